@@ -1,0 +1,176 @@
+"""Conditionals: p(x | parents) as a module whose call returns a Pyro distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import cast
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from probgen.networks import MLP, NetworkFactory, broadcast_leading
+from probgen.variables import Normal, Variable
+
+
+class Conditional(nn.Module):
+    r"""The distribution of a variable given its parents, $p(x \mid a, b, \ldots)$.
+
+    A call with the parents by name returns a Pyro distribution over one event of the variable.
+    Parents may carry any leading dims (particles, enumerated classes, data): they broadcast.
+    Without parents it is a prior: the family's standard member (N(0, I), equal probabilities),
+    or, with `learned=True`, one whose parameters are learned.
+
+    Args:
+        variable: the variable and its family.
+        parents: the variables it depends on, by name.
+        network: what maps parents to parameters. A module is called with one tensor a parent, in
+            the order of `parents`, each of shape `(rows, *input_shape)` with a class one-hot, and
+            returns anything that reshapes to `(rows, *variable.output_shape)`. A factory is
+            called with the input shapes and the output shape (`pg.ConvDecoder` is one). Without
+            either: an `MLP`.
+        hidden: widths of the MLP's hidden layers; `()` is a linear map.
+        activation: class of the MLP's nonlinearity.
+        learned: for a prior: learn its parameters.
+
+    Raises:
+        TypeError: variable, parent or network of the wrong kind.
+        ValueError: a network without parents, or `learned` with parents.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> p_x = pg.Conditional(pg.Bernoulli(6), {"y": pg.Categorical(3), "z": pg.Normal(2)})
+        >>> p_x(y=torch.tensor([0, 2]), z=torch.zeros(5, 1, 2)).batch_shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        variable: Variable,
+        parents: Mapping[str, Variable] | None = None,
+        network: nn.Module | NetworkFactory | None = None,
+        *,
+        hidden: Sequence[int] = (500, 500),
+        activation: Callable[[], nn.Module] = nn.Tanh,
+        learned: bool = False,
+    ) -> None:
+        super().__init__()
+        if not isinstance(variable, Variable):
+            raise TypeError(
+                f"Conditional: expected a variable such as pg.Normal(8), got {variable!r}."
+            )
+        parents = dict(parents or {})
+        for name, parent in parents.items():
+            if not isinstance(parent, Variable):
+                raise TypeError(
+                    f"Conditional: parent {name!r} must be a variable such as pg.Normal(8), "
+                    f"got {parent!r}."
+                )
+        self.variable = variable
+        self.parents = parents
+        self.learned = learned or bool(parents)
+        self.network: nn.Module | None = None
+        if parents:
+            if learned:
+                raise ValueError(
+                    "Conditional: learned=True is for a prior; with parents the network is "
+                    "learned anyway. Leave one of them out."
+                )
+            shapes = [parent.input_shape for parent in parents.values()]
+            if network is None:
+                network = cast(NetworkFactory, partial(MLP, hidden=hidden, activation=activation))
+            if not isinstance(network, nn.Module):
+                if not callable(network):
+                    raise TypeError(
+                        "Conditional: network must be a torch.nn.Module or a callable that builds "
+                        f"one from the input shapes and the output shape, got {network!r}."
+                    )
+                network = network(shapes, variable.output_shape)
+            self.network = network
+        elif network is not None:
+            raise ValueError(
+                f"Conditional: {variable!r} has no parents, so there is nothing to feed its "
+                "network. Name its parents, or use learned=True."
+            )
+        else:
+            outputs = torch.zeros(variable.output_shape)
+            if learned:
+                self.outputs = nn.Parameter(outputs)
+            else:
+                self.register_buffer("outputs", outputs, persistent=False)
+        self.raw_scale: nn.Parameter | None = None
+        if isinstance(variable, Normal) and variable.scale in ("shared", "isotropic"):
+            shape = variable.event_shape if variable.scale == "shared" else ()
+            self.raw_scale = nn.Parameter(torch.zeros(shape))
+        # Follows the module's dtype and device, also where the module has no parameter.
+        self.register_buffer("anchor", torch.empty(0), persistent=False)
+
+    def forward(self, **parents: Tensor | None) -> TorchDistributionMixin:
+        """The distribution given parents of shape `(..., *event_shape)`; leading dims broadcast.
+
+        Raises:
+            TypeError: a parent is missing, `None`, or not among those declared.
+            ValueError: a parent's last dims are not its event shape, or the network's output does
+                not fit the variable.
+        """
+        outputs = self._outputs(parents)
+        event_dims = len(self.variable.event_shape)
+        if self.raw_scale is not None:
+            loc = outputs.squeeze(-1 - event_dims)
+            base = self.variable.distribution(loc, self.raw_scale.expand_as(loc))
+        else:
+            base = self.variable.parametrized(outputs)
+        return base.to_event(event_dims) if event_dims else base
+
+    def _outputs(self, parents: Mapping[str, Tensor | None]) -> Tensor:
+        if parents.keys() != self.parents.keys() or any(v is None for v in parents.values()):
+            given = [name for name, value in parents.items() if value is not None]
+            raise TypeError(
+                f"Conditional of {self.variable!r}: needs {_names(self.parents)}, "
+                f"got {_names(given)}. Give each parent a tensor, by its name."
+            )
+        if self.network is None:
+            return cast(Tensor, self.outputs)
+        dtype = cast(Tensor, self.anchor).dtype
+        inputs = []
+        for name, variable in self.parents.items():
+            value = cast(Tensor, parents[name])
+            size = len(variable.event_shape)
+            if value.shape[value.dim() - size :] != variable.event_shape:
+                raise ValueError(
+                    f"Conditional of {self.variable!r}: parent {name!r} has shape "
+                    f"{tuple(value.shape)}, expected (..., {', '.join(map(str, variable.event_shape))})."
+                )
+            inputs.append(variable.embed(value, dtype))
+        if getattr(self.network, "leading_dims", False):
+            return cast(Tensor, self.network(*inputs))
+        return self._call_on_rows(inputs)
+
+    def _call_on_rows(self, inputs: Sequence[Tensor]) -> Tensor:
+        """A user's module sees one batch dim, as ordinary PyTorch modules expect."""
+        shapes = [parent.input_shape for parent in self.parents.values()]
+        inputs = broadcast_leading(inputs, shapes)
+        leading = inputs[0].shape[: inputs[0].dim() - len(shapes[0])]
+        rows = [x.reshape(-1, *shape) for x, shape in zip(inputs, shapes, strict=True)]
+        assert self.network is not None
+        out = self.network(*rows)
+        wanted = self.variable.output_shape
+        if isinstance(out, tuple):
+            out = torch.stack([part.reshape(len(rows[0]), *wanted[1:]) for part in out], 1)
+        if out[0].numel() != wanted.numel():
+            raise ValueError(
+                f"Conditional of {self.variable!r}: its {type(self.network).__name__} returned "
+                f"shape {tuple(out.shape[1:])} a datum, expected {wanted.numel()} numbers that "
+                f"reshape to {tuple(wanted)} (outputs, *event shape)."
+            )
+        return out.reshape(*leading, *wanted)
+
+    def extra_repr(self) -> str:
+        given = ", ".join(f"{name}={parent!r}" for name, parent in self.parents.items())
+        return f"{self.variable!r}" + (f" | {given}" if given else "")
+
+
+def _names(names: object) -> str:
+    listed = list(cast(Sequence[str], names))
+    return ", ".join(repr(name) for name in listed) if listed else "no parents"

@@ -1,0 +1,310 @@
+"""Declare a pair by its formula: writes the explicit pair as Python, compiles it and uses it.
+
+There is no second interpreter of formulas. What `pair.source` prints is what runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from torch import nn
+
+from probgen.conditionals import Conditional
+from probgen.formula import Factor, FormulaError, check_guide, parse, sort
+from probgen.pair import LatentVariableModel, is_summable
+from probgen.variables import Variable
+
+_classes: dict[str, type[LatentVariableModel]] = {}
+
+
+def declare(
+    p: str,
+    q: str = "",
+    /,
+    *,
+    hidden: Sequence[int] = (500, 500),
+    activation: Callable[[], nn.Module] = nn.Tanh,
+    **variables: Any,
+) -> LatentVariableModel:
+    """Write a pair from its factorization.
+
+    Args:
+        p: how data come about, `"p(y) p(z) p(x | y, z)"`. A variable that only stands on the
+            right of a bar is an input: always given, never scored.
+        q: how latents are inferred, `"q(y | x) q(z | x, y)"`. A discrete scalar without a guide
+            factor is summed out in the model.
+        hidden: widths of the hidden layers of every MLP; `()` is a linear map.
+        activation: class of the MLPs' nonlinearity.
+        **variables: a variable for each name; and, as `p_x=` or `q_z=`, a network, a network
+            factory or a whole `Conditional` of your own in place of the MLP of that factor.
+
+    Returns:
+        The pair: `print(pair)` shows what is observed, summed and sampled, `pair.source` the code.
+
+    Raises:
+        FormulaError: a `ValueError` that shows the formula with a caret under the place.
+        ValueError: a variable without a family, a family without a variable, a latent that
+            nothing infers.
+        TypeError: an argument of the wrong kind.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> _ = torch.manual_seed(0)
+        >>> m2 = pg.declare("p(y) p(z) p(x | y, z)", "q(y | x) q(z | x, y)", hidden=(8,),
+        ...                 y=pg.Categorical(3), z=pg.Normal(2), x=pg.Bernoulli(6))
+        >>> m2.sample(5)["x"].shape
+        torch.Size([5, 6])
+    """
+    own = {name: variables.pop(name) for name in list(variables) if name[:2] in ("p_", "q_")}
+    p_factors = sort(parse(p, "p"), p, "p")
+    q_factors = sort(parse(q, "q"), q, "q")
+    if not p_factors:
+        raise FormulaError(p, 0, "The model has no factor; write at least p(x).")
+    check_guide(p_factors, q_factors, q)
+    _check_variables(p, q, p_factors, q_factors, variables)
+    given = _own_conditionals(own, p_factors, q_factors, variables)
+    _check_inferable(p, p_factors, q_factors, variables)
+    return _build(p_factors, q_factors, tuple(hidden), activation, variables, given)
+
+
+class DeclaredModel(LatentVariableModel):
+    """A pair written by `declare`; pickles and copies by rebuilding its class from its formula."""
+
+    _source: str
+
+    @property
+    def source(self) -> str:
+        """The pair as Python: save it to a file to take over by hand."""
+        return self._source
+
+    def __reduce__(self) -> Any:
+        return _restore, (self._source,), self.__dict__
+
+
+def _build(
+    p: Sequence[Factor],
+    q: Sequence[Factor],
+    hidden: tuple[int, ...],
+    activation: Callable[[], nn.Module],
+    variables: Mapping[str, Variable],
+    given: Mapping[str, Conditional],
+) -> LatentVariableModel:
+    source = write_source(p, q, hidden, activation, variables, given)
+    arguments: dict[str, Any] = {n: v for n, v in variables.items() if not _is_native(v)}
+    if _uses_mlp(p, q, given):
+        arguments |= {"hidden": hidden, "activation": activation}
+    pair = _compile(source)(**arguments, **given)
+    pair._source = source
+    return cast(LatentVariableModel, pair)
+
+
+def _restore(source: str) -> LatentVariableModel:
+    """An empty instance of the class that the source defines; its state follows from the pickle."""
+    cls = _compile(source)
+    pair = cls.__new__(cls)
+    nn.Module.__init__(pair)
+    return pair
+
+
+def _compile(source: str) -> Any:
+    """The class that a source defines; tracebacks show its lines."""
+    if source not in _classes:
+        filename = f"<probgen pair {hashlib.sha256(source.encode()).hexdigest()[:12]}>"
+        namespace: dict[str, Any] = {"__name__": "probgen.declared"}
+        exec(compile(source, filename, "exec"), namespace)
+        lines = source.splitlines(keepends=True)
+        linecache.cache[filename] = (len(source), None, lines, filename)
+        cls = namespace["DeclaredPair"]
+        _classes[source] = type("DeclaredPair", (cls, DeclaredModel), {"__module__": __name__})
+    return _classes[source]
+
+
+def write_source(
+    p: Sequence[Factor],
+    q: Sequence[Factor],
+    hidden: tuple[int, ...],
+    activation: Callable[[], nn.Module],
+    variables: Mapping[str, Variable],
+    given: Mapping[str, Conditional],
+) -> str:
+    """The Python source of the pair; what cannot be written as text becomes an argument."""
+    arguments, body = [], []
+    for name, variable in variables.items():
+        if _is_native(variable):
+            body.append(f"{name} = pg.{variable!r}")
+        else:
+            arguments.append(name)
+    for letter, factors in (("p", p), ("q", q)):
+        for factor in factors:
+            attribute = f"{letter}_{factor.name}"
+            if attribute in given:
+                arguments.append(attribute)
+                body.append(f"self.{attribute} = {attribute}")
+                continue
+            variable_text = factor.name + (".inferred()" if letter == "q" else "")
+            if factor.parents:
+                parents = ", ".join(f'"{parent}": {parent}' for parent in factor.parents)
+                mlp = "hidden=hidden, activation=activation"
+                body.append(f"self.{attribute} = pg.Conditional(")
+                body.append(f"    {variable_text}, {{{parents}}}, {mlp}")
+                body.append(")")
+            else:
+                learned = ", learned=True" if letter == "q" else ""
+                body.append(f"self.{attribute} = pg.Conditional({variable_text}{learned})")
+    if _uses_mlp(p, q, given):
+        name = getattr(activation, "__name__", "")
+        if getattr(nn, name, None) is activation:
+            arguments += [f"hidden={hidden!r}", f"activation=torch.nn.{name}"]
+        else:
+            arguments += ["activation", f"hidden={hidden!r}"]
+    signature = "".join(f", {argument}" for argument in arguments)
+
+    names = [factor.name for factor in p]
+    names += [name for name in variables if name not in names]
+    parameters = ", ".join(f"{name}=None" for name in names)
+    plate = f'with pyro.plate("data", self.batch_size({", ".join(f"{n}={n}" for n in names)}), dim=-1):'
+
+    def call(letter: str, factor: Factor) -> str:
+        return f"self.{letter}_{factor.name}({', '.join(f'{a}={a}' for a in factor.parents)})"
+
+    model = [f'{f.name} = pyro.sample("{f.name}", {call("p", f)}, obs={f.name})' for f in p]
+    guide: list[str] = []
+    for f in q:
+        guide.append(f"if {f.name} is None:")
+        guide.append(f'    {f.name} = pyro.sample("{f.name}", {call("q", f)})')
+    formulas = [_product("p", p), _product("q", q)]
+    docstring = ", ".join(formula for formula in formulas if formula)
+    lines = [
+        "import pyro",
+        "import torch",
+        "",
+        "import probgen as pg",
+        "",
+        "",
+        "class DeclaredPair(pg.LatentVariableModel):",
+        f'    """{docstring}"""',
+        "",
+        f"    def __init__(self{signature}):",
+        "        super().__init__()",
+        *(f"        {line}" for line in body),
+        "",
+        f"    def model(self, {parameters}):",
+        f"        {plate}",
+        *(f"            {line}" for line in model),
+        f"        return {{{', '.join(f'{chr(34)}{n}{chr(34)}: {n}' for n in names)}}}",
+        "",
+        f"    def guide(self, {parameters}):",
+    ]
+    if guide:
+        lines += [f"        {plate}", *(f"            {line}" for line in guide)]
+    else:
+        lines.append('        """Nothing is sampled: every variable is given or summed out."""')
+    return "\n".join(lines) + "\n"
+
+
+def _uses_mlp(
+    p: Sequence[Factor], q: Sequence[Factor], given: Mapping[str, Conditional]
+) -> bool:
+    factors = [(f"p_{f.name}", f) for f in p] + [(f"q_{f.name}", f) for f in q]
+    return any(f.parents and attribute not in given for attribute, f in factors)
+
+
+def _product(letter: str, factors: Sequence[Factor]) -> str:
+    return " ".join(
+        f"{letter}({f.name} | {', '.join(f.parents)})" if f.parents else f"{letter}({f.name})"
+        for f in factors
+    )
+
+
+def _is_native(variable: Variable) -> bool:
+    return type(variable).__module__ == Variable.__module__
+
+
+def _check_variables(
+    p: str, q: str, p_factors: Sequence[Factor], q_factors: Sequence[Factor],
+    variables: Mapping[str, Any],
+) -> None:  # fmt: skip
+    named: dict[str, tuple[str, int]] = {}
+    for formula, factors in ((p, p_factors), (q, q_factors)):
+        for factor in factors:
+            named.setdefault(factor.name, (formula, factor.column))
+            for name, column in zip(factor.parents, factor.parent_columns, strict=True):
+                named.setdefault(name, (formula, column))
+    p_names = {name for f in p_factors for name in (f.name, *f.parents)}
+    for name, (formula, column) in named.items():
+        if name not in variables:
+            raise FormulaError(
+                formula, column, f"{name!r} has no family; add {name}=pg.Normal(...) or another."
+            )
+        if not isinstance(variables[name], Variable):
+            raise TypeError(
+                f"declare: {name} must be a variable such as pg.Normal(8), got {variables[name]!r}."
+            )
+        if name not in p_names:
+            raise FormulaError(
+                formula, column, f"{name!r} stands in the guide but nowhere in the model."
+            )
+    for name in variables:
+        if name not in named:
+            raise ValueError(
+                f"declare: {name}={variables[name]!r} stands in no factor of {p!r} or {q!r}. "
+                "Leave it out, or add its factor."
+            )
+
+
+def _check_inferable(
+    p: str, p_factors: Sequence[Factor], q_factors: Sequence[Factor],
+    variables: Mapping[str, Variable],
+) -> None:  # fmt: skip
+    """A variable that others depend on and the guide does not infer must be summable, or data."""
+    guided = {factor.name for factor in q_factors}
+    seen_by_guide = {parent for factor in q_factors for parent in factor.parents}
+    parents = {parent for factor in p_factors for parent in factor.parents}
+    for factor in p_factors:
+        name = factor.name
+        latent = name in parents and name not in guided and name not in seen_by_guide
+        if latent and not is_summable(variables[name]):
+            raise FormulaError(
+                p,
+                factor.column,
+                f"Nothing infers {name!r}, a {variables[name]!r}; add a guide factor "
+                f"q({name} | ...), or let the guide depend on {name} where it is data.",
+            )
+
+
+def _own_conditionals(
+    own: Mapping[str, Any], p: Sequence[Factor], q: Sequence[Factor],
+    variables: Mapping[str, Variable],
+) -> dict[str, Conditional]:  # fmt: skip
+    factors = {f"{letter}_{f.name}": f for letter, fs in (("p", p), ("q", q)) for f in fs}
+    given = {}
+    for attribute, value in own.items():
+        factor = factors.get(attribute)
+        if factor is None:
+            raise ValueError(
+                f"declare: {attribute}= belongs to no factor; the factors are {', '.join(factors)}."
+            )
+        variable = variables[factor.name]
+        if attribute.startswith("q_"):
+            variable = variable.inferred()
+        parents = {name: variables[name] for name in factor.parents}
+        if isinstance(value, Conditional):
+            if value.variable.event_shape != variable.event_shape or (
+                type(value.variable) is not type(variable)
+            ):
+                raise ValueError(
+                    f"declare: {attribute} is a Conditional of {value.variable!r}, "
+                    f"but the formula's variable is {variable!r}."
+                )
+            if value.parents != parents:
+                raise ValueError(
+                    f"declare: {attribute} has parents {value.parents}, "
+                    f"but the formula says {parents}."
+                )
+            given[attribute] = value
+        else:
+            given[attribute] = Conditional(variable, parents, cast(Any, value))
+    return given

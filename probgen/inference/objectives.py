@@ -1,0 +1,320 @@
+r"""Objectives: the evidence lower bound of any pair, per datum, from traces.
+
+Every objective returns one number a datum, in nats, larger is better. Discrete scalars are summed
+out exactly: with weights q(y | ...) where the guide has a factor for them, inside the logarithm
+where it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import pyro.infer
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from probgen.inference.traces import PairTrace, trace_pair
+from probgen.pair import LatentVariableModel
+
+
+class Objective(Protocol):
+    """What `fit` maximizes: the average over data of what a call returns.
+
+    A call takes the pair, a batch by variable name, boolean masks of partly observed variables
+    and the weight of the KL terms, and returns shape `(batch,)`.
+    """
+
+    def __call__(
+        self,
+        pair: LatentVariableModel,
+        data: Mapping[str, Tensor],
+        *,
+        observed: Mapping[str, Tensor] | None = None,
+        kl_weight: Tensor | None = None,
+    ) -> Tensor: ...
+
+
+class ELBO:
+    r"""The evidence lower bound, $E_q[\log p(x, z) - \log q(z | x)]$, for each datum.
+
+    With the defaults its value and gradient are those of Pyro's `Trace_ELBO` (and, where a
+    variable is summed out, of `TraceEnum_ELBO`); with `analytic_kl` those of
+    `TraceMeanField_ELBO`. Latents whose distribution cannot be reparameterized take the
+    score-function gradient.
+
+    Args:
+        num_particles: draws of the guide for each datum.
+        analytic_kl: replace $\log p(z) - \log q(z)$ by the closed-form $-KL(q || p)$ for each
+            latent that has one and whose model parents the guide draws before it.
+        warmup_epochs: the weight of the KL terms grows linearly to one over as many epochs of
+            `fit`.
+
+    Raises:
+        ValueError: num_particles below one, warmup_epochs negative.
+
+    References:
+        Kingma and Welling, 2014, "Auto-encoding variational Bayes", eq. 2 and 3.
+        Sønderby et al., 2016, "Ladder variational autoencoders" (warm-up).
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> pair = pg.declare("p(x)", x=pg.Bernoulli(2))
+        >>> pg.ELBO()(pair, {"x": torch.ones(1, 2)})
+        tensor([-1.3863])
+    """
+
+    def __init__(
+        self, num_particles: int = 1, *, analytic_kl: bool = False, warmup_epochs: int = 0
+    ) -> None:
+        if isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
+            raise ValueError(f"ELBO: num_particles must be an int above 0, got {num_particles!r}.")
+        if not isinstance(warmup_epochs, int) or warmup_epochs < 0:
+            raise ValueError(f"ELBO: warmup_epochs must be an int from 0, got {warmup_epochs!r}.")
+        self.num_particles = num_particles
+        self.analytic_kl = analytic_kl
+        self.warmup_epochs = warmup_epochs
+
+    def __repr__(self) -> str:
+        return (
+            f"ELBO(num_particles={self.num_particles}, analytic_kl={self.analytic_kl}, "
+            f"warmup_epochs={self.warmup_epochs})"
+        )
+
+    def __call__(
+        self,
+        pair: LatentVariableModel,
+        data: Mapping[str, Tensor],
+        *,
+        observed: Mapping[str, Tensor] | None = None,
+        kl_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The bound of each datum, shape `(batch,)`, in nats.
+
+        Args:
+            pair: the pair.
+            data: tensors `(batch, *event_shape)` by variable name.
+            observed: boolean masks `(batch,)` of partly observed variables.
+            kl_weight: a scalar tensor that multiplies the KL terms; `None` is one.
+        """
+        trace = trace_pair(pair, data, num_particles=self.num_particles, observed=observed)
+        bound = elbo(trace, analytic_kl=self.analytic_kl, kl_weight=kl_weight)
+        return bound.expand(trace.num_data)
+
+
+def elbo(
+    trace: PairTrace, *, analytic_kl: bool = False, kl_weight: Tensor | None = None
+) -> Tensor:
+    r"""The evidence lower bound from one pass, shape `(data,)` or `(1,)`.
+
+    For summed variables $y$ with a guide factor it is
+    $\sum_y q(y | \cdot)\,[\log p - \log q]$, for those without $\log \sum_y p$. The gradient of
+    latents without reparameterization is $f \nabla \log q$, with $f$ the term of the same datum,
+    particle and classes (Ranganath et al., 2014, "Black box variational inference", eq. 2).
+    """
+    latent, likelihood, score = _latent_terms(trace, analytic_kl)
+    joint = _sum_in_model(trace, likelihood, latent, kl_weight)
+    weights, entropy = _class_weights(trace)
+    for term in entropy:
+        joint = joint - (term if kl_weight is None else kl_weight * term)
+    if weights is not None:
+        # A score-function term must see the weights before they are summed away.
+        surrogate = weights * joint
+        if score is not None:
+            extra = (weights * joint).detach() * score
+            surrogate = surrogate + extra - extra.detach()
+        for dim in trace.guide_sums.values():
+            surrogate = _sum_dim(surrogate, dim)
+    else:
+        surrogate = joint
+        if score is not None:
+            extra = joint.detach() * score
+            surrogate = surrogate + extra - extra.detach()
+    # What is left is (1..., particles, data).
+    return surrogate.reshape(-1, surrogate.shape[-1]).mean(0) if surrogate.dim() > 1 else surrogate
+
+
+def log_importance_weights(trace: PairTrace) -> Tensor:
+    r"""Log-weights whose average estimates p(x): $\log \sum_y p(x, y, z) - \log q(z | \cdot)$.
+
+    Every summed variable is summed inside the weight; the guide's q(y | ...) plays no part, since
+    each term of the sum is an unbiased estimate of p(x, y) by itself. Nothing scales a weight.
+
+    Returns:
+        Shape `(particles, data)`, in nats.
+    """
+    total: Tensor | None = None
+    for log_p in trace.log_p.values():
+        total = log_p if total is None else total + log_p
+    for name in trace.sampled:
+        total = total - trace.log_q[name]  # type: ignore[operator]
+    assert total is not None
+    for name, dim in {**trace.guide_sums, **trace.model_sums}.items():
+        total = _logsumexp_classes(trace, total, name, dim)
+    total = total.reshape(-1, total.shape[-1])
+    return total.expand(trace.num_particles, trace.num_data)
+
+
+def _latent_terms(
+    trace: PairTrace, analytic_kl: bool
+) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
+    """Terms of latents (weighted in a warm-up), terms of data, and the score-function term."""
+    latent: list[Tensor] = []
+    likelihood: list[Tensor] = []
+    score: Tensor | None = None
+    closed = _closed_form_kl(trace) if analytic_kl else {}
+    for name, log_p in trace.log_p.items():
+        if name in closed:
+            latent.append(-closed[name])
+        elif trace.model[name]["is_observed"]:
+            likelihood.append(log_p)
+        elif name in trace.observed:
+            known = trace.observed[name][1]
+            zero = torch.zeros_like(log_p)
+            likelihood.append(torch.where(known, log_p, zero))
+            latent.append(torch.where(known, zero, log_p))
+        else:
+            latent.append(log_p)
+    for name in trace.sampled:
+        log_q = trace.log_q[name]
+        if not trace.guide[name]["fn"].has_rsample:
+            score = log_q if score is None else score + log_q
+            log_q = log_q.detach()
+        if name not in closed:
+            latent.append(-log_q)
+    return latent, likelihood, score
+
+
+def _sum_in_model(
+    trace: PairTrace, likelihood: list[Tensor], latent: list[Tensor], kl_weight: Tensor | None
+) -> Tensor:
+    """Add all terms, summing out in the model what has no guide factor."""
+    if trace.model_sums and kl_weight is not None:
+        # Inside the sum a weight would have to multiply logarithms: the result is no bound.
+        raise ValueError(
+            "KL warm-up: this pair sums "
+            f"{', '.join(trace.model_sums)} out in the model, where the KL term stands inside a "
+            "logarithm and cannot be weighted. Add a guide factor for it, or use no warm-up."
+        )
+    terms = likelihood + (latent if kl_weight is None else [kl_weight * term for term in latent])
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    for name, dim in trace.model_sums.items():
+        total = _logsumexp_classes(trace, total, name, dim)
+    return total
+
+
+def _class_weights(trace: PairTrace) -> tuple[Tensor | None, list[Tensor]]:
+    """q(y | ...) of all summed variables, one-hot where y is known, and their log-terms."""
+    weights: Tensor | None = None
+    entropy = []
+    for name in trace.guide_sums:
+        log_q = trace.log_q[name]
+        weight = log_q.exp()
+        if name in trace.observed:
+            known = trace.observed[name][1]
+            chosen = trace.allowed(name)
+            assert chosen is not None
+            weight = torch.where(known, chosen.to(weight.dtype), weight)
+            log_q = torch.where(known, torch.zeros_like(log_q), log_q)
+        weights = weight if weights is None else weights * weight
+        entropy.append(log_q)
+    return weights, entropy
+
+
+def _logsumexp_classes(trace: PairTrace, total: Tensor, name: str, dim: int) -> Tensor:
+    allowed = trace.allowed(name)
+    if allowed is not None:
+        total = total.masked_fill(~allowed, -torch.inf)
+    return total.logsumexp(dim, keepdim=True) if total.dim() >= -dim else total
+
+
+def _sum_dim(value: Tensor, dim: int) -> Tensor:
+    return value.sum(dim, keepdim=True) if value.dim() >= -dim else value
+
+
+def _closed_form_kl(trace: PairTrace) -> dict[str, Tensor]:
+    """KL(q || p) of the latents for which it is the expectation of log q - log p.
+
+    That holds where p(z | ...) depends on nothing that the guide draws after z. Read off the order
+    of the sites: every latent before z in the model stands before z in the guide, too.
+    """
+    closed = {}
+    guide_order = [name for name in trace.guide if name in trace.model]
+    for name in trace.sampled:
+        if name not in trace.model:
+            continue
+        before_in_model = [n for n in trace.model if n in trace.guide or n in trace.model_sums]
+        before_in_model = before_in_model[: before_in_model.index(name)]
+        before_in_guide = guide_order[: guide_order.index(name)]
+        if not set(before_in_model) <= set(before_in_guide):
+            continue
+        try:
+            closed[name] = kl_divergence(trace.guide[name]["fn"], trace.model[name]["fn"])
+        except NotImplementedError:
+            continue
+    return closed
+
+
+class PyroObjective:
+    """One of Pyro's own ELBO objects as an objective: `pg.fit(..., objective=Trace_ELBO())`.
+
+    Pyro returns the sum over the batch, so every datum is given the batch's average.
+    """
+
+    def __init__(self, loss: Any) -> None:
+        self.loss = loss
+
+    def __repr__(self) -> str:
+        return f"PyroObjective({type(self.loss).__name__})"
+
+    def __call__(
+        self,
+        pair: LatentVariableModel,
+        data: Mapping[str, Tensor],
+        *,
+        observed: Mapping[str, Tensor] | None = None,
+        kl_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The bound of the batch divided by its size, shape `(batch,)`."""
+        if observed:
+            raise ValueError(
+                f"{type(self.loss).__name__} has no notion of a partly observed {', '.join(observed)}; "
+                'use objective="elbo", which sums it out where it is missing.'
+            )
+        if kl_weight is not None:
+            raise ValueError("KL warm-up is a setting of pg.ELBO, not of Pyro's objectives.")
+        guide = pair.guide
+        if isinstance(self.loss, pyro.infer.TraceEnum_ELBO):
+            guide = pyro.infer.config_enumerate(guide)
+        num_data = pair.batch_size(**data)
+        loss = self.loss.differentiable_loss(pair.model, guide, **data)
+        return (-loss / num_data).expand(num_data)
+
+
+def as_objective(objective: str | Objective | Any) -> Objective:
+    """`"elbo"`, `"analytic-kl"`, an `ELBO`, one of Pyro's ELBO objects, or a callable like them.
+
+    Raises:
+        ValueError: an unknown word.
+        TypeError: anything else.
+    """
+    if objective == "elbo":
+        return ELBO()
+    if objective == "analytic-kl":
+        return ELBO(analytic_kl=True)
+    if isinstance(objective, pyro.infer.ELBO):
+        return PyroObjective(objective)
+    if isinstance(objective, str):
+        raise ValueError(
+            f'objective={objective!r} is unknown; use "elbo", "analytic-kl", pg.ELBO(...) '
+            "or one of Pyro's ELBO objects."
+        )
+    if isinstance(objective, type) or not callable(objective):
+        raise TypeError(
+            'objective must be "elbo", "analytic-kl", pg.ELBO(...), one of Pyro\'s ELBO objects '
+            f"or a callable that returns a value a datum, got {objective!r}."
+        )
+    return objective  # type: ignore[no-any-return]

@@ -1,0 +1,226 @@
+"""One pass of guide and model: what every objective and every score is computed from.
+
+Pyro's handlers run the pair once: the guide under `trace` and `enum`, the model replayed on it.
+Log-probabilities are left as tensors of shape `(classes..., particles, data)`, unscaled, and
+nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from probgen.pair import LatentVariableModel
+
+Site = dict[str, Any]
+
+
+@dataclass
+class PairTrace:
+    """The sites of one pass and their log-probabilities.
+
+    Attributes:
+        model: the model's sites by name, in order.
+        guide: the guide's sites by name, in order.
+        log_p: log-probability of each model site.
+        log_q: log-probability of each guide site.
+        guide_sums: dim (negative, in log-probabilities) of each variable summed with a guide
+            factor.
+        model_sums: dim of each variable summed in the model.
+        num_data: size of the data plate.
+        num_particles: size of the particle plate; one means there is none.
+        observed: for a partly observed variable, its values and where they hold, `(data,)` each.
+    """
+
+    model: dict[str, Site]
+    guide: dict[str, Site]
+    log_p: dict[str, Tensor]
+    log_q: dict[str, Tensor]
+    guide_sums: dict[str, int]
+    model_sums: dict[str, int]
+    num_data: int
+    num_particles: int
+    observed: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def allowed(self, name: str) -> Tensor | None:
+        """Which classes of a summed variable a datum admits, or `None` where it admits all.
+
+        A row with the label admits that class only: shape `(classes, 1..., data)`.
+        """
+        if name not in self.observed:
+            return None
+        values, known = self.observed[name]
+        dim = {**self.guide_sums, **self.model_sums}[name]
+        classes = self.model[name]["value"].reshape(-1, *[1] * (-1 - dim))
+        return ~known | (classes == values)
+
+    @property
+    def sampled(self) -> list[str]:
+        """Latents that the guide drew (rather than summed)."""
+        return [name for name in self.guide if name not in self.guide_sums]
+
+
+def trace_pair(
+    pair: LatentVariableModel,
+    data: Mapping[str, Tensor],
+    *,
+    num_particles: int = 1,
+    observed: Mapping[str, Tensor] | None = None,
+) -> PairTrace:
+    """Run guide and model once on a batch.
+
+    Args:
+        pair: the pair.
+        data: tensors `(batch, *event_shape)` by variable name.
+        num_particles: draws of the guide for each datum.
+        observed: for a partly observed variable, a boolean mask `(batch,)`; where it is false
+            the value in `data` is not looked at and the variable is summed out.
+
+    Raises:
+        ValueError: the pair breaks its contract on these data: a latent that nothing infers, a
+            guide site that the model lacks, a site outside the data plate or scaled, nothing
+            observed, or a partly observed variable that cannot be summed out.
+    """
+    partly = {name: (data[name], mask) for name, mask in (observed or {}).items()}
+    given = {name: value for name, value in data.items() if name not in partly}
+    if not given:
+        raise ValueError(
+            f"{pair.name}: every variable given is partly observed ({', '.join(partly) or 'none'}); "
+            "at least one must be given for all data."
+        )
+    num_data = pair.batch_size(**data)
+    first_dim = -2 if num_particles == 1 else -3
+    guide = _summing(pair.guide, first_dim)
+    model = _summing(pair.model, None)
+    if num_particles == 1:
+        guide_trace = poutine.trace(guide).get_trace(**given)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**given)
+    else:
+        with pyro.plate("particles", num_particles, dim=-2):
+            guide_trace = poutine.trace(guide).get_trace(**given)
+            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**given)
+    guide_sites, model_sites = _sites(guide_trace), _sites(model_trace)
+    _check(pair, guide_sites, model_sites)
+    guide_sums = _sums(guide_sites)
+    model_sums = _sums({n: s for n, s in model_sites.items() if n not in guide_sites})
+    for name in partly:
+        if name not in guide_sums and name not in model_sums:
+            raise ValueError(
+                f"{pair.name}: {name} is observed for some data only, and cannot be summed out "
+                "over its classes elsewhere. Only scalar discrete variables of the pair can be "
+                "partly observed."
+            )
+    return PairTrace(
+        model_sites,
+        guide_sites,
+        {name: log_prob(site) for name, site in model_sites.items()},
+        {name: log_prob(site) for name, site in guide_sites.items()},
+        guide_sums,
+        model_sums,
+        num_data,
+        num_particles,
+        partly,
+    )
+
+
+def log_prob(site: Site) -> Tensor:
+    """Log-probability of a site's value: its mask applied, its scale not."""
+    value: Tensor = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    mask = site["mask"]
+    if mask is None or mask is True:
+        return value
+    return torch.where(torch.as_tensor(mask, device=value.device), value, value.new_zeros(()))
+
+
+def _summing(function: Any, first_available_dim: int | None) -> Any:
+    """Give every unobserved scalar discrete site all its values at once, along a new left dim."""
+    marked = poutine.infer_config(function, _mark)
+    return poutine.enum(marked, first_available_dim=first_available_dim)
+
+
+def _mark(site: Site) -> dict[str, str]:
+    fn = site["fn"]
+    if isinstance(fn, dist.Distribution) and getattr(fn, "has_enumerate_support", False):
+        if not fn.event_shape:  # type: ignore[attr-defined]
+            return {"enumerate": "parallel"}
+    return {}
+
+
+def _sites(trace: Any) -> dict[str, Site]:
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site_is_subsample(site)
+    }
+
+
+def _sums(sites: Mapping[str, Site]) -> dict[str, int]:
+    dims = {name: site["infer"].get("_enumerate_dim") for name, site in sites.items()}
+    return {name: dim for name, dim in dims.items() if dim is not None}
+
+
+def _check(
+    pair: LatentVariableModel, guide: Mapping[str, Site], model: Mapping[str, Site]
+) -> None:
+    """Structural checks on Python objects only: no tensor is read."""
+    for name, site in model.items():
+        _check_site(pair, "model", name, site)
+        if site["is_observed"] or name in guide:
+            continue
+        if "_enumerate_dim" not in site["infer"]:
+            raise ValueError(
+                f"{pair.name}: {name} is not given and has no guide factor, so nothing infers it. "
+                f"Give {name}=..., or add a guide factor q({name} | ...)."
+            )
+    for name, site in guide.items():
+        _check_site(pair, "guide", name, site)
+        if name not in model and not site["infer"].get("is_auxiliary"):
+            raise ValueError(
+                f"{pair.name}: the guide samples {name}, but the model has no such site. Add it "
+                'to the model, or mark it with infer={"is_auxiliary": True}.'
+            )
+        if isinstance(_base(site["fn"]), dist.Delta):
+            raise ValueError(
+                f"{pair.name}: the guide puts a point mass on {name}, so there is no ELBO and no "
+                "importance weight. Give it a density, such as pg.Normal."
+            )
+    if not any(site["is_observed"] for site in model.values()):
+        raise ValueError(
+            f"{pair.name}: nothing that the model scores is given. Its variables are "
+            f"{', '.join(model)}; give the data, as in x=..."
+        )
+    summed = [n for n, site in model.items() if not site["is_observed"] and n not in guide]
+    lacking = [name for name in pair.data_names if name in summed] if summed else []
+    if lacking:
+        raise ValueError(
+            f"{pair.name}: {', '.join(lacking)} must be given: nothing infers it, and summing it "
+            "out would leave a number without meaning."
+        )
+
+
+def _check_site(pair: LatentVariableModel, owner: str, name: str, site: Site) -> None:
+    if not any(frame.dim == -1 for frame in site["cond_indep_stack"]):
+        raise ValueError(
+            f"{pair.name}.{owner}: the site {name} stands outside pyro.plate('data', n, dim=-1), so "
+            "it has no value a datum. Move it inside the plate."
+        )
+    if not isinstance(site["scale"], Tensor) and site["scale"] != 1.0:
+        raise ValueError(
+            f"{pair.name}.{owner}: the site {name} is scaled by {site['scale']}; objectives act on "
+            "each datum, so take poutine.scale and subsample_size out of the pair. Batches are "
+            "drawn by pg.fit, KL warm-up is pg.ELBO(warmup_epochs=...)."
+        )
+
+
+def _base(fn: Any) -> Any:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn

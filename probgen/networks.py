@@ -1,0 +1,204 @@
+"""Networks: what turns the parents of a variable into the parameters of its distribution.
+
+A network is built from the shapes of its inputs and of its output and called with one tensor an
+input. The three here act on the last dims, those of the shapes given; any leading dims
+(particles, enumerated classes, data) pass through and broadcast between the inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Shape = Sequence[int]
+
+
+class NetworkFactory(Protocol):
+    """Anything that builds a network from the input shapes and the output shape."""
+
+    def __call__(self, input_shapes: Sequence[Shape], output_shape: Shape, /) -> nn.Module: ...
+
+
+def broadcast_leading(inputs: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
+    """Expand tensors `(..., *shape)` to common leading dims; the last dims stay as they are."""
+    leading = [x.shape[: x.dim() - len(shape)] for x, shape in zip(inputs, shapes, strict=True)]
+    if all(lead == leading[0] for lead in leading):
+        return list(inputs)
+    common = torch.broadcast_shapes(*leading)
+    return [x.expand(*common, *shape) for x, shape in zip(inputs, shapes, strict=True)]
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron over any number of inputs.
+
+    The first layer adds one matrix product an input, so that inputs with fewer leading dims (a
+    datum shared by all particles, a class shared by all data) are multiplied once and broadcast
+    afterwards.
+
+    Args:
+        input_shapes: shape of one datum of each input.
+        output_shape: shape of one datum of the output.
+        hidden: widths of the hidden layers; `()` is a linear map.
+        activation: class of the nonlinearity between layers.
+    """
+
+    leading_dims = True
+
+    def __init__(
+        self,
+        input_shapes: Sequence[Shape],
+        output_shape: Shape,
+        hidden: Sequence[int] = (500, 500),
+        activation: Callable[[], nn.Module] = nn.Tanh,
+    ) -> None:
+        super().__init__()
+        self.input_shapes = [tuple(shape) for shape in input_shapes]
+        self.output_shape = tuple(output_shape)
+        self.input_sizes = [math.prod(shape) for shape in self.input_shapes]
+        widths = [sum(self.input_sizes), *hidden, math.prod(self.output_shape)]
+        self.layers = nn.ModuleList(
+            nn.Linear(fan_in, fan_out)
+            for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.activation = activation()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Inputs `(..., *input_shape)` to outputs `(..., *output_shape)`."""
+        flat = [
+            x if len(shape) == 1 else x.flatten(x.dim() - len(shape))
+            for x, shape in zip(inputs, self.input_shapes, strict=True)
+        ]
+        first, *others = self.layers
+        if len(flat) == 1:
+            h = first(flat[0])
+        else:
+            parts = first.weight.split(self.input_sizes, dim=1)  # type: ignore[union-attr, operator]
+            h = first.bias
+            for x, weight in zip(flat, parts, strict=True):
+                h = h + F.linear(x, weight)
+        for layer in others:
+            h = layer(self.activation(h))
+        return h if len(self.output_shape) == 1 else h.unflatten(-1, self.output_shape)
+
+
+class ConvEncoder(nn.Module):
+    """A convolutional network from images, and vectors beside them, to a vector.
+
+    Each stage halves height and width. A vector input is laid over the image as constant
+    channels, the usual way to condition a convolutional encoder on a class.
+
+    Args:
+        input_shapes: shapes of the inputs, at least one of them an image `(channels, H, W)`.
+        output_shape: shape of one datum of the output, any.
+        channels: channels of each stage.
+        activation: class of the nonlinearity after each stage.
+
+    Raises:
+        ValueError: no input is an image, or images differ in size.
+    """
+
+    leading_dims = True
+
+    def __init__(
+        self,
+        input_shapes: Sequence[Shape],
+        output_shape: Shape,
+        channels: Sequence[int] = (32, 64),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        self.input_shapes = [tuple(shape) for shape in input_shapes]
+        self.output_shape = tuple(output_shape)
+        images = [shape for shape in self.input_shapes if len(shape) == 3]
+        if not images or len({shape[1:] for shape in images}) != 1:
+            raise ValueError(
+                "ConvEncoder: needs an image (channels, height, width) among its inputs, all of "
+                f"one size, got shapes {self.input_shapes}. Reshape the data or use an MLP."
+            )
+        self.size = images[0][1:]
+        widths = [
+            sum(shape[0] if len(shape) == 3 else math.prod(shape) for shape in self.input_shapes),
+            *channels,
+        ]
+        stages: list[nn.Module] = []
+        height, width = self.size
+        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+            stages += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), activation()]
+            height, width = (height + 1) // 2, (width + 1) // 2
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Linear(widths[-1] * height * width, math.prod(self.output_shape))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Inputs `(..., *input_shape)` to outputs `(..., *output_shape)`."""
+        inputs_ = broadcast_leading(inputs, self.input_shapes)
+        leading = inputs_[0].shape[: inputs_[0].dim() - len(self.input_shapes[0])]
+        planes = []
+        for x, shape in zip(inputs_, self.input_shapes, strict=True):
+            x = x.reshape(-1, *shape)
+            if len(shape) != 3:
+                x = x.flatten(1)[:, :, None, None].expand(-1, -1, *self.size)
+            planes.append(x)
+        h = self.head(self.stages(torch.cat(planes, 1)).flatten(1))
+        return h.reshape(*leading, *self.output_shape)
+
+
+class ConvDecoder(nn.Module):
+    """A convolutional network from vectors to an image.
+
+    A linear layer makes the smallest map; each stage doubles height and width, and the result is
+    cropped to the image. For an output of shape `(num_outputs, channels, H, W)` the outputs of
+    one channel lie together.
+
+    Args:
+        input_shapes: shapes of the inputs, any; they are flattened.
+        output_shape: `(..., H, W)`, with at least two dims.
+        channels: channels of the maps, smallest first.
+        activation: class of the nonlinearity after each stage.
+
+    Raises:
+        ValueError: the output is not an image.
+    """
+
+    leading_dims = True
+
+    def __init__(
+        self,
+        input_shapes: Sequence[Shape],
+        output_shape: Shape,
+        channels: Sequence[int] = (64, 32),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        self.input_shapes = [tuple(shape) for shape in input_shapes]
+        self.output_shape = tuple(output_shape)
+        if len(self.output_shape) < 3:
+            raise ValueError(
+                "ConvDecoder: the output must be an image, so that the variable has event shape "
+                f"(channels, height, width); got output shape {self.output_shape}."
+            )
+        height, width = self.output_shape[-2:]
+        scale = 2 ** len(channels)
+        self.seed = (channels[0], -(-height // scale), -(-width // scale))
+        self.stem = nn.Linear(sum(math.prod(s) for s in self.input_shapes), math.prod(self.seed))
+        outs = [*channels[1:], math.prod(self.output_shape[:-2])]
+        stages: list[nn.Module] = []
+        for fan_in, fan_out in zip(channels, outs, strict=True):
+            stages += [activation(), nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1)]
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Inputs `(..., *input_shape)` to outputs `(..., *output_shape)`."""
+        inputs_ = broadcast_leading(inputs, self.input_shapes)
+        leading = inputs_[0].shape[: inputs_[0].dim() - len(self.input_shapes[0])]
+        rows = [
+            x.reshape(-1, math.prod(shape))
+            for x, shape in zip(inputs_, self.input_shapes, strict=True)
+        ]
+        h = self.stages(self.stem(torch.cat(rows, 1)).unflatten(1, self.seed))
+        height, width = self.output_shape[-2:]
+        return h[..., :height, :width].reshape(*leading, *self.output_shape)

@@ -1,0 +1,292 @@
+"""The contract of a pair: `model()` says how data come about, `guide()` how latents are inferred.
+
+Everything that trains, scores or samples takes any pair and asks nothing more of it than what
+`LatentVariableModel` states.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+
+from probgen.conditionals import Conditional
+from probgen.variables import Variable
+
+
+class LatentVariableModel(nn.Module):
+    """An explicit Pyro pair: subclass it, give it `Conditional`s, write `model` and `guide`.
+
+    The contract:
+
+    - `model` and `guide` take each variable by its name: a tensor whose first dim is the batch,
+      or `None`. A name given is observed, one left out is latent.
+    - Every `pyro.sample` stands inside the one `pyro.plate("data", n, dim=-1)`, and a site bears
+      its variable's name. `model` scores what is given with `obs=`; `guide` samples only what is
+      not given.
+    - Particles and enumerated classes arrive as extra dims on the left, through Pyro's handlers
+      and never through arguments; a `Conditional` broadcasts them.
+    - All learnable parameters are `nn.Parameter`s; nothing lives in Pyro's global store.
+    - By convention the conditionals are attributes `p_x`, `q_z`: the factorization, the parameter
+      counts and the checks of the structure are read from them.
+
+    Example:
+        >>> import pyro, torch, probgen as pg
+        >>> class Autoencoding(pg.LatentVariableModel):
+        ...     '''p(z) p(x | z), q(z | x)'''
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         x, z = pg.Bernoulli(6), pg.Normal(2)
+        ...         self.p_z = pg.Conditional(z)
+        ...         self.p_x = pg.Conditional(x, {"z": z}, hidden=(8,))
+        ...         self.q_z = pg.Conditional(z, {"x": x}, hidden=(8,))
+        ...     def model(self, x=None, z=None):
+        ...         with pyro.plate("data", self.batch_size(x=x, z=z), dim=-1):
+        ...             z = pyro.sample("z", self.p_z(), obs=z)
+        ...             return pyro.sample("x", self.p_x(z=z), obs=x)
+        ...     def guide(self, x=None, z=None):
+        ...         with pyro.plate("data", self.batch_size(x=x, z=z), dim=-1):
+        ...             if z is None:
+        ...                 pyro.sample("z", self.q_z(x=x))
+        >>> Autoencoding().sample(3)["x"].shape
+        torch.Size([3, 6])
+    """
+
+    def model(self, **named: Any) -> Any:
+        """How data come about: samples every variable, those given with `obs=`."""
+        raise TypeError(f"{self.name} must define model(self, ...); see LatentVariableModel.")
+
+    def guide(self, **named: Any) -> Any:
+        """How latents are inferred: samples every latent that is not given."""
+        raise TypeError(f"{self.name} must define guide(self, ...); see LatentVariableModel.")
+
+    @property
+    def name(self) -> str:
+        """How messages call this pair."""
+        return type(self).__name__
+
+    @property
+    def source(self) -> str:
+        """The pair as Python."""
+        return inspect.getsource(type(self))
+
+    # ------------------------------------------------------------------ structure
+
+    def factors(self, prefix: str) -> dict[str, Conditional]:
+        """The conditionals of the model (`prefix="p"`) or of the guide (`"q"`), by variable."""
+        return {
+            name[2:]: child
+            for name, child in self.named_children()
+            if name.startswith(prefix + "_") and isinstance(child, Conditional)
+        }
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """Every variable that a conditional of the pair names, as the model declares it."""
+        found: dict[str, Variable] = {}
+        for prefix in ("p", "q"):
+            for name, factor in self.factors(prefix).items():
+                found.setdefault(name, factor.variable)
+                for parent, variable in factor.parents.items():
+                    found.setdefault(parent, variable)
+        for name, factor in self.factors("p").items():
+            found[name] = factor.variable
+        return found
+
+    @property
+    def input_names(self) -> list[str]:
+        """Variables that are conditioned on and have no factor: always given, never scored."""
+        scored = {*self.factors("p"), *self.factors("q")}
+        return [name for name in self.variables if name not in scored]
+
+    @property
+    def summed_names(self) -> list[str]:
+        """Scalar discrete variables that are summed out exactly where they are missing."""
+        parents = {p for f in self.factors("p").values() for p in f.parents}
+        guided = self.factors("q")
+        return [
+            name
+            for name, factor in self.factors("p").items()
+            if is_summable(factor.variable) and (name in guided or name in parents)
+        ]
+
+    @property
+    def data_names(self) -> list[str]:
+        """Variables that must be given: without a guide factor, and not summed out."""
+        free = {*self.factors("q"), *self.summed_names}
+        return [name for name in self.variables if name not in free]
+
+    def batch_size(self, **named: Tensor | None) -> int:
+        """How many data the arguments hold: their first dim, or one where nothing is given.
+
+        Raises:
+            ValueError: the arguments differ in their first dim.
+        """
+        sizes = {name: len(value) for name, value in named.items() if value is not None}
+        if len(set(sizes.values())) > 1:
+            listed = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+            raise ValueError(
+                f"{self.name}: all variables of a batch need the same first dim, but {listed}."
+            )
+        return next(iter(sizes.values()), 1)
+
+    # ------------------------------------------------------------------ sampling
+
+    @torch.no_grad()
+    def sample(self, n: int = 1, /, *, seed: int | None = None, **given: Tensor) -> dict[str, Tensor]:
+        """Draw from the model, every variable that is not given from its conditional.
+
+        Args:
+            n: how many draws.
+            seed: makes the draw repeatable; the global random state stays as it was.
+            **given: tensors `(batch, *event_shape)` to hold fixed, such as a class `y`. What is
+                given must not depend on what is drawn: that would be a posterior.
+
+        Returns:
+            A tensor for each variable drawn: `(n, *event_shape)`, or `(n, batch, *event_shape)`
+            where something is given.
+
+        Raises:
+            ValueError: n below one, or a given variable depends on one that is drawn.
+            TypeError: an unknown variable.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"{self.name}.sample: n must be an int of at least 1, got {n!r}.")
+        self._check_given(given)
+        with seeded(seed), quiet_pyro(), pyro.plate("particles", n, dim=-2):
+            trace = poutine.trace(self.model).get_trace(**given)
+        drawn = {}
+        for name, site in trace.nodes.items():
+            if site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site):
+                event = site["fn"].event_shape
+                value = site["value"].expand(n, self.batch_size(**given), *event)
+                drawn[name] = value if given else value.squeeze(1)
+        return drawn
+
+    def _check_given(self, given: dict[str, Tensor]) -> None:
+        factors = self.factors("p")
+        if not factors:
+            return
+        for name in given:
+            if name not in self.variables:
+                raise TypeError(
+                    f"{self.name}.sample: unknown variable {name!r}; "
+                    f"its variables are {', '.join(self.variables)}."
+                )
+            missing = [
+                parent for parent in ancestors(factors, name)
+                if parent in factors and parent not in given
+            ]  # fmt: skip
+            if missing:
+                raise ValueError(
+                    f"{self.name}.sample: {name} is given but depends on {', '.join(missing)}, "
+                    "which would be drawn from the prior. Give those too, or use pg.encode for "
+                    "the posterior."
+                )
+        lacking = [name for name in self.input_names if name not in given]
+        if lacking:
+            raise ValueError(
+                f"{self.name}.sample: {', '.join(lacking)} has no distribution in this pair; "
+                f"give it, as in sample(n, {lacking[0]}=...)."
+            )
+
+    # ------------------------------------------------------------------ what print shows
+
+    def factorization(self, prefix: str) -> str:
+        """The model (`"p"`) or the guide (`"q"`) as on a blackboard: `p(z) p(x | z)`."""
+        return " ".join(
+            f"{prefix}({name} | {', '.join(factor.parents)})" if factor.parents
+            else f"{prefix}({name})"
+            for name, factor in self.factors(prefix).items()
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        if not self.factors("p"):
+            return str(super().__repr__())
+        lines = [self.name, f"  model  {self.factorization('p')}"]
+        lines.append(f"  guide  {self.factorization('q') or 'none: nothing to infer'}")
+        rows = [("variable", "family", "p parameters", "q parameters", "where it is missing")]
+        for name, variable in self.variables.items():
+            p, q = self.factors("p").get(name), self.factors("q").get(name)
+            rows.append((name, repr(variable), count(p), count(q), self._fate(name)))
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        for row in rows:
+            cells = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
+            cells += [row[2].rjust(widths[2]), row[3].rjust(widths[3]), row[4]]
+            lines.append("  " + "  ".join(cells).rstrip())
+        total = sum(parameter.numel() for parameter in self.parameters())
+        lines.append(f"  {total:,} parameters")
+        return "\n".join(lines)
+
+    def _fate(self, name: str) -> str:
+        variable = self.variables[name]
+        if name in self.input_names:
+            return "must be given: an input, never scored"
+        if name in self.summed_names:
+            classes = getattr(variable, "num_classes", 2)
+            by = "" if name in self.factors("q") else ", in the model"
+            return f"summed out exactly over {classes} classes{by}"
+        if name in self.factors("q"):
+            kind = ", score-function gradient" if variable.discrete else ""
+            return f"sampled from the guide{kind}"
+        return "must be given: it is the data"
+
+
+@lru_cache(maxsize=256)
+def is_summable(variable: Variable) -> bool:
+    """Whether a missing value of this variable is summed out: scalar, with finite support."""
+    if variable.event_shape:
+        return False
+    base = variable.parametrized(torch.zeros(variable.output_shape))
+    return bool(base.has_enumerate_support)
+
+
+def ancestors(factors: dict[str, Conditional], name: str) -> set[str]:
+    """All variables that `name` depends on, directly or not."""
+    found: set[str] = set()
+    stack = [name]
+    while stack:
+        factor = factors.get(stack.pop())
+        new = set(factor.parents) - found if factor else set()
+        found |= new
+        stack.extend(new)
+    return found
+
+
+def count(factor: Conditional | None) -> str:
+    """Number of learnable parameters, with thousands separators; a dash where there is no factor."""
+    if factor is None:
+        return "-"
+    return f"{sum(math.prod(p.shape) for p in factor.parameters()):,}"
+
+
+@contextmanager
+def quiet_pyro() -> Iterator[None]:
+    """Switch Pyro's and torch's validation off, and back to what it was, also after an exception."""
+    with pyro.settings.context(
+        validate_distributions_pyro=False,
+        validate_distributions_torch=False,
+        validate_infer=False,
+        validate_poutine=False,
+    ):
+        yield
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Run with a seed of its own and put the random states back afterwards; `None` does nothing."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

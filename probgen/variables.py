@@ -1,0 +1,223 @@
+"""Variables: a family of distributions and the shape of one event.
+
+A `Variable` says what one datum of a random variable looks like and which distribution the
+outputs of a network parametrize. It holds no parameters and no data. A further family is a
+subclass of ten lines:
+
+    class Poisson(pg.Variable):
+        discrete = True
+
+        def distribution(self, log_rate: Tensor) -> TorchDistribution:
+            return dist.Poisson(log_rate.exp())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+
+SCALE_FLOOR = 1e-4
+"""The smallest scale a `Normal` can have: keeps densities bounded and float32 gradients finite."""
+
+_UNIT_SCALE = 0.5413248546129181  # softplus(0.5413...) = 1: a network that returns 0 has scale 1
+
+
+def positive_scale(raw: Tensor) -> Tensor:
+    """Map any real to a scale above `SCALE_FLOOR`: 0 to one, linear growth, so it cannot overflow."""
+    return F.softplus(raw + _UNIT_SCALE) + SCALE_FLOOR
+
+
+class Variable:
+    """A random variable: a family of distributions and the shape of one event.
+
+    Args:
+        event_shape: shape of one datum, an int for a vector; `()` is a scalar.
+
+    Attributes:
+        num_outputs: how many tensors of the event's shape parametrize the distribution.
+        discrete: whether log-probabilities are of a mass rather than of a density.
+
+    Raises:
+        TypeError: the shape is not made of integers.
+        ValueError: the shape has a size below one.
+    """
+
+    num_outputs: int = 1
+    discrete: ClassVar[bool] = False
+
+    def __init__(self, event_shape: int | Sequence[int]) -> None:
+        owner = type(self).__name__
+        sizes = (event_shape,) if isinstance(event_shape, int) else event_shape
+        if isinstance(sizes, str) or not isinstance(sizes, Sequence):
+            raise TypeError(
+                f"{owner}: event_shape must be an int or a tuple of ints, got {event_shape!r}."
+            )
+        if any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
+            raise TypeError(f"{owner}: event_shape must be made of ints, got {event_shape!r}.")
+        if any(size < 1 for size in sizes):
+            raise ValueError(f"{owner}: every size must be at least 1, got {event_shape!r}.")
+        self.event_shape = torch.Size(sizes)
+
+    def distribution(self, *outputs: Tensor) -> TorchDistributionMixin:
+        """The distribution that `num_outputs` tensors of shape `(..., *event_shape)` parametrize.
+
+        Elements of the event are independent given the outputs: the batch shape returned is
+        `(..., *event_shape)`, and the `Conditional` makes the last dims an event.
+        """
+        raise TypeError(f"{type(self).__name__} must define distribution(self, *outputs).")
+
+    def parametrized(self, outputs: Tensor) -> TorchDistributionMixin:
+        """The distribution for network outputs of shape `(..., *output_shape)`."""
+        return self.distribution(*outputs.unbind(-1 - len(self.event_shape)))
+
+    @property
+    def output_shape(self) -> torch.Size:
+        """Shape of what a network returns for one datum, `(num_outputs, *event_shape)`."""
+        return torch.Size((self.num_outputs, *self.event_shape))
+
+    @property
+    def input_shape(self) -> torch.Size:
+        """Shape in which one datum enters a network; a scalar enters as one feature."""
+        return self.event_shape or torch.Size((1,))
+
+    def embed(self, value: Tensor, dtype: torch.dtype) -> Tensor:
+        """A value of shape `(..., *event_shape)` as network input `(..., *input_shape)`."""
+        if not self.event_shape:
+            value = value.unsqueeze(-1)
+        return value.to(dtype)
+
+    def inferred(self) -> Variable:
+        """The same variable as a guide infers it: every parameter comes from the network."""
+        return self
+
+    @property
+    def support(self) -> Any:
+        """The constraint that values must satisfy, elementwise."""
+        return self.parametrized(torch.zeros(self.output_shape)).support
+
+    def _arguments(self) -> str:
+        sizes = tuple(self.event_shape)
+        return str(sizes[0]) if len(sizes) == 1 else str(sizes)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._arguments()})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self)))
+
+
+class Normal(Variable):
+    """A Gaussian with diagonal covariance.
+
+    Args:
+        event_shape: shape of one datum, an int for a vector.
+        scale: where the standard deviation comes from. `"network"`: the network, for every
+            datum anew; `"shared"`: learned, one for each element and the same for all data;
+            `"isotropic"`: learned, one number for all elements and data; a number: fixed.
+            Learned scales are positive by construction and never below `SCALE_FLOOR`.
+
+    Raises:
+        ValueError: the scale is an unknown word, or not above zero.
+    """
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        scale: Literal["network", "shared", "isotropic"] | float = "network",
+    ) -> None:
+        super().__init__(event_shape)
+        if isinstance(scale, str):
+            if scale not in ("network", "shared", "isotropic"):
+                raise ValueError(
+                    f"Normal: scale={scale!r} is unknown; "
+                    'use "network", "shared", "isotropic" or a number above 0.'
+                )
+        elif isinstance(scale, bool) or not isinstance(scale, (int, float)):
+            raise TypeError(f"Normal: scale must be a word or a number, got {scale!r}.")
+        elif not 0 < scale < float("inf"):
+            raise ValueError(f"Normal: a fixed scale must be finite and above 0, got {scale}.")
+        self.scale = scale
+        self.num_outputs = 2 if scale == "network" else 1
+
+    def distribution(self, loc: Tensor, raw_scale: Tensor | None = None) -> TorchDistributionMixin:
+        """`N(loc, scale²)`; `raw_scale` is any real, or `None` where the scale is fixed."""
+        if raw_scale is None:
+            fixed = 1.0 if isinstance(self.scale, str) else float(self.scale)
+            return dist.Normal(loc, torch.full_like(loc, fixed))
+        return dist.Normal(loc, positive_scale(raw_scale))
+
+    def inferred(self) -> Normal:
+        """A guide's Gaussian always takes its scale from the network."""
+        return Normal(self.event_shape)
+
+    def _arguments(self) -> str:
+        scale = "" if self.scale == "network" else f", scale={self.scale!r}"
+        return super()._arguments() + scale
+
+
+class Bernoulli(Variable):
+    """Independent binary elements, each 0 or 1; networks return logits.
+
+    Args:
+        event_shape: shape of one datum, an int for a vector; `()` is one scalar, which is summed
+            out exactly where it is missing.
+    """
+
+    discrete = True
+
+    def distribution(self, logits: Tensor) -> TorchDistributionMixin:
+        """`Bernoulli(sigmoid(logits))`."""
+        return dist.Bernoulli(logits=logits)
+
+
+class Categorical(Variable):
+    """One of `num_classes` classes, coded 0, 1, ...; networks return logits.
+
+    A scalar class (the default) is summed out exactly where it is missing. As a parent it enters
+    a network one-hot.
+
+    Args:
+        num_classes: how many classes there are, at least two.
+        event_shape: shape of one datum; `()`, the default, is one class a datum.
+    """
+
+    discrete = True
+
+    def __init__(self, num_classes: int, event_shape: int | Sequence[int] = ()) -> None:
+        super().__init__(event_shape)
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int):
+            raise TypeError(f"Categorical: num_classes must be an int, got {num_classes!r}.")
+        if num_classes < 2:
+            raise ValueError(f"Categorical: num_classes must be at least 2, got {num_classes}.")
+        self.num_classes = num_classes
+        self.num_outputs = num_classes
+
+    def parametrized(self, outputs: Tensor) -> TorchDistributionMixin:
+        """Outputs `(..., num_classes, *event_shape)` are logits, the classes first."""
+        return self.distribution(outputs.movedim(-1 - len(self.event_shape), -1))
+
+    def distribution(self, logits: Tensor) -> TorchDistributionMixin:
+        """A categorical with logits of shape `(..., *event_shape, num_classes)`."""
+        return dist.Categorical(logits=logits)
+
+    @property
+    def input_shape(self) -> torch.Size:
+        """One-hot: the event's shape and the classes."""
+        return torch.Size((*self.event_shape, self.num_classes))
+
+    def embed(self, value: Tensor, dtype: torch.dtype) -> Tensor:
+        """One-hot code of integer classes."""
+        return torch.eye(self.num_classes, dtype=dtype, device=value.device)[value]
+
+    def _arguments(self) -> str:
+        shape = f", {tuple(self.event_shape)}" if self.event_shape else ""
+        return f"{self.num_classes}{shape}"
