@@ -33,6 +33,11 @@ def positive_scale(raw: Tensor) -> Tensor:
     return F.softplus(raw + _UNIT_SCALE) + SCALE_FLOOR
 
 
+def raw_from_scale(scale: Tensor) -> Tensor:
+    """The inverse of `positive_scale`, for scales above `SCALE_FLOOR`."""
+    return torch.log(torch.expm1(scale - SCALE_FLOOR)) - _UNIT_SCALE
+
+
 class Variable:
     """A random variable: a family of distributions and the shape of one event.
 

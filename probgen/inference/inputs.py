@@ -1,0 +1,199 @@
+"""What users hand over, checked against the pair: one Dataset of the variables it knows."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from probgen.data import Dataset, Splits, as_tensor
+from probgen.inference.devices import evaluation, fixed_seed
+from probgen.inference.traces import Site, trace_pair
+from probgen.pair import LatentVariableModel
+from probgen.variables import Variable
+
+
+def prepare(
+    pair: LatentVariableModel,
+    data: Any,
+    *,
+    owner: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    probe: bool = True,
+) -> Dataset:
+    """Select the pair's variables, check names, shapes and supports over all data, and convert.
+
+    Args:
+        pair: on the device and of the dtype given.
+        data: a Dataset, a dict of arrays by variable name, or one array for a pair with one
+            data variable.
+        owner: the function that messages name.
+        device: where the values go.
+        dtype: of values that are not classes.
+        probe: run the pair on two data first, so that breaches of its contract show; a stream of
+            batches does so once.
+
+    Raises:
+        TypeError: data of the wrong kind.
+        ValueError: unknown or missing variables, a wrong shape, values outside the support.
+    """
+    dataset = as_dataset(pair, data, owner)
+    known = variable_names(pair)
+    if isinstance(data, Mapping):
+        unknown = [name for name in dataset.values if name not in known]
+        if unknown:
+            raise ValueError(
+                f"{owner}: {pair.name} has no variable {', '.join(unknown)}; "
+                f"its variables are {', '.join(known)}."
+            )
+    selected = {name: value for name, value in dataset.values.items() if name in known}
+    missing = [name for name in pair.data_names if name not in selected]
+    if missing or not selected:
+        raise ValueError(
+            f"{owner}: {pair.name} needs {', '.join(missing or pair.data_names or known)}, got "
+            f"{', '.join(dataset.values)}. Give every data variable by its name."
+        )
+    masks = {n: m.to(device) for n, m in (dataset.observed or {}).items() if n in selected}
+    variables = pair.variables
+    values = {}
+    for name, value in selected.items():
+        if name in variables:
+            _check_shape(pair, owner, name, value, variables[name])
+        values[name] = value.to(device)
+    dataset = replace(dataset, values=values, observed=masks)
+    sites = {}
+    if probe or any(name not in variables for name in values):
+        sites = _probe(pair, dataset, dtype)
+    for name, value in values.items():
+        site = sites.get(name)
+        support = variables[name].support if name in variables else site and site["fn"].support
+        if name in dataset.redrawn:
+            value = torch.bernoulli(value[:1].float())
+        if support is not None:
+            _check_support(pair, owner, name, value, support, masks.get(name))
+    converted = {n: _convert(v, n, variables, sites, dtype) for n, v in values.items()}
+    return replace(dataset, values=converted)
+
+
+def as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
+    """A Dataset from whatever holds data."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, Splits):
+        raise TypeError(f"{owner}: got all splits of the data; choose one, such as data.test.")
+    if isinstance(data, Mapping):
+        return Dataset(data)
+    if isinstance(data, (list, tuple)) and len(data) == 1 and hasattr(data[0], "shape"):
+        data = data[0]  # what a DataLoader over a TensorDataset of one tensor yields
+    if isinstance(data, Tensor) or hasattr(data, "__array__"):
+        names = pair.data_names or variable_names(pair)[:1]
+        if len(names) != 1:
+            raise ValueError(
+                f"{owner}: {pair.name} has the data variables {', '.join(names)}; give a dict of "
+                "arrays by name."
+            )
+        return Dataset({names[0]: as_tensor(data, names[0])})
+    raise TypeError(
+        f"{owner}: data must be a tensor, an array, a pg.Dataset or a dict of arrays by variable "
+        f"name, got {type(data).__name__}."
+    )
+
+
+def variable_names(pair: LatentVariableModel) -> list[str]:
+    """Every name that the pair's model takes."""
+    parameters = inspect.signature(pair.model).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return list(pair.variables)
+    return [p.name for p in parameters]
+
+
+def _check_shape(
+    pair: LatentVariableModel, owner: str, name: str, value: Tensor, variable: Variable
+) -> None:
+    if value.shape[1:] == variable.event_shape:
+        return
+    hint = f"Reshape it, or declare {name} with the shape of the data."
+    if value.shape == variable.event_shape:
+        hint = f"For a single datum give {name}[None]."
+    raise ValueError(
+        f"{owner}: {name} has shape {tuple(value.shape)}, but {pair.name} expects (data, "
+        f"{', '.join(map(str, variable.event_shape))}), since {name} is {variable!r}. {hint}"
+    )
+
+
+def _probe(pair: LatentVariableModel, dataset: Dataset, dtype: torch.dtype) -> dict[str, Site]:
+    """Run the pair once on two data: breaches of the contract show before the first step."""
+    few = dataset.subset(slice(0, 2))
+    variables = pair.variables
+    values = {}
+    for name, value in few.values.items():
+        if name in dataset.redrawn:
+            value = (value > 0.5).to(dtype)
+        if is_class(variables.get(name)):
+            # Values are checked later; here only shapes and structure matter.
+            values[name] = torch.zeros_like(value, dtype=torch.long)
+        else:
+            values[name] = torch.zeros_like(value, dtype=dtype) if name in variables else value
+            if value.is_floating_point() or value.dtype == torch.bool:
+                values[name] = values[name].to(dtype)
+    device = next(iter(values.values())).device
+    with evaluation(pair), fixed_seed(0, device):
+        return trace_pair(pair, values, observed=few.observed).model
+
+
+def _check_support(
+    pair: LatentVariableModel, owner: str, name: str, value: Tensor, support: Any,
+    mask: Tensor | None,
+) -> None:  # fmt: skip
+    if mask is not None:
+        value = value[mask]
+        if not len(value):
+            return
+    if value.is_floating_point() and not bool(value.isfinite().all()):
+        rows = (~value.isfinite()).reshape(len(value), -1).any(1)
+        raise ValueError(
+            f"{owner}: {name} has NaN or infinite values in {int(rows.sum())} of {len(value)} "
+            f"data, the first in row {int(rows.nonzero()[0])}. Drop or impute them."
+        )
+    base = support
+    while isinstance(base, constraints.independent):
+        base = base.base_constraint
+    real = value.double() if not value.is_floating_point() else value
+    if bool(base.check(real).all()):
+        return
+    family = repr(pair.variables[name]) if name in pair.variables else f"supported on {base}"
+    if base is constraints.boolean:
+        hint = (
+            f"Binarize it (pg.Dataset.binarized), or declare {name}=pg.Normal(...)."
+        )
+        expected = "only 0 and 1"
+    elif isinstance(base, type(constraints.integer_interval(0, 1))):
+        expected = f"whole numbers {int(base.lower_bound)}..{int(base.upper_bound)}"
+        hint = "Recode the classes, or declare as many as there are."
+    else:
+        expected, hint = f"values that satisfy {base}", f"Transform {name}, or choose another family."
+    raise ValueError(
+        f"{owner}: {name} has values outside its support (min {real.min():.4g}, max "
+        f"{real.max():.4g}), but in {pair.name} it is {family}, which takes {expected}. {hint}"
+    )
+
+
+def is_class(variable: Variable | None) -> bool:
+    """Whether values of a variable index classes, and so are integers."""
+    return variable is not None and hasattr(variable, "num_classes")
+
+
+def _convert(
+    value: Tensor, name: str, variables: Mapping[str, Variable], sites: Mapping[str, Site],
+    dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    if name in variables:
+        return value.long() if is_class(variables[name]) else value.to(dtype)
+    keep = not value.is_floating_point() and value.dtype != torch.bool
+    return value if keep else value.to(dtype)

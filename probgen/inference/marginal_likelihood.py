@@ -1,0 +1,214 @@
+r"""Importance-weighted marginal likelihood of any pair, per datum, with its errors."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from probgen.data import Dataset, fingerprint
+from probgen.export import pareto_khat
+from probgen.inference.devices import as_device, as_dtype, evaluation, fixed_seed, placed
+from probgen.inference.inputs import prepare
+from probgen.inference.objectives import log_importance_weights
+from probgen.inference.scores import Score, UnreliableEstimateWarning
+from probgen.inference.traces import PairTrace, trace_pair
+from probgen.pair import LatentVariableModel
+from probgen.progress import Progress
+
+ROWS = {"cpu": 2_000, "cuda": 200_000}
+"""Rows (data times draws times classes) in a pass, where a row's outputs fit the cache or the GPU."""
+
+
+def log_marginal_likelihood(
+    pair: LatentVariableModel,
+    data: Any,
+    *,
+    num_samples: int = 1000,
+    method: Literal["importance", "exact"] = "importance",
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    precision: str = "float32",
+    progress: bool = False,
+) -> Score:
+    r"""Estimate log p(x) of every datum by importance sampling from the guide.
+
+    $\log \hat p(x) = \log \frac{1}{K} \sum_k p(x, z_k) / q(z_k | x)$, whose expectation is at most
+    log p(x). Discrete scalars are summed out inside each weight, whatever the guide says of them.
+    A pair without sampled latents is summed exactly. Labels known for some data only are scored
+    where they are known.
+
+    Args:
+        pair: the pair; it is left as it was.
+        data: a Dataset, a dict of arrays by variable name, or one array.
+        num_samples: importance samples K of each datum.
+        method: `"importance"`, or `"exact"`: the closed form, for pairs that have a method
+            `log_prob`.
+        seed: of the draws; the global random state stays as it was.
+        device: `"auto"`, or a device as torch names it.
+        precision: `"float32"` or `"float64"`, of networks and log-probabilities; averages over
+            samples are always taken in float64.
+        progress: show a progress bar.
+
+    Returns:
+        The score, with per-datum values, errors and diagnostics as NumPy arrays.
+
+    Raises:
+        ValueError: data that do not fit the pair, fewer than two samples, or no closed form.
+        FloatingPointError: weights that are NaN or +inf, with the data concerned.
+
+    Warns:
+        UnreliableEstimateWarning: the diagnostics say that the number cannot be trusted.
+
+    References:
+        Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders", eq. 8.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> _ = torch.manual_seed(0)
+        >>> fa = pg.models.FactorAnalysis(x=pg.Normal(4), z=pg.Normal(1))
+        >>> x = fa.sample(100)["x"]
+        >>> estimate = pg.log_marginal_likelihood(fa, x, num_samples=500)
+        >>> exact = pg.log_marginal_likelihood(fa, x, method="exact")
+        >>> abs(estimate.mean - exact.mean) < 4 * estimate.monte_carlo_error
+        True
+    """
+    if not isinstance(pair, LatentVariableModel):
+        raise TypeError(
+            f"log_marginal_likelihood: expected a pair (pg.LatentVariableModel), got {pair!r}."
+        )
+    if method not in ("importance", "exact"):
+        raise ValueError(
+            f'log_marginal_likelihood: method must be "importance" or "exact", got {method!r}.'
+        )
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 2:
+        raise ValueError(
+            f"log_marginal_likelihood: num_samples must be an int of at least 2, got {num_samples!r}."
+        )
+    target, dtype = as_device(device), as_dtype(precision)
+    scored = placed(pair, target, dtype)
+    dataset = prepare(scored, data, owner="log_marginal_likelihood", device=target, dtype=dtype)
+    if dataset.redrawn:
+        raise ValueError(
+            f"log_marginal_likelihood: {', '.join(dataset.redrawn)} is binarized anew in every "
+            'batch, so a score of it has no fixed data. Store a draw: data.binarized("static").'
+        )
+    with evaluation(scored), fixed_seed(seed, target):
+        if method == "exact":
+            columns, drawn, trace = _closed_form(scored, dataset), 0, _first_trace(scored, dataset)
+        else:
+            trace = _first_trace(scored, dataset)
+            with Progress(f"log p(x) of {pair.name}", len(dataset), progress) as bar:
+                columns, drawn = _importance(scored, dataset, num_samples, trace, target, bar)
+    score = Score(
+        *columns,
+        num_samples=drawn,
+        measure=_measure(trace, dataset),
+        transformation=dataset.transformation,
+        log_jacobian=dataset.log_jacobian,
+        data_hash=fingerprint(dataset.values),
+        name=pair.name,
+    )
+    message = score.warning()
+    if message:
+        warnings.warn(message, UnreliableEstimateWarning, stacklevel=2)
+    return score
+
+
+Columns = list[NDArray[np.float64]]
+
+
+def _importance(
+    pair: LatentVariableModel, data: Dataset, num_samples: int, first: PairTrace,
+    device: torch.device, bar: Progress,
+) -> tuple[Columns, int]:  # fmt: skip
+    """log p, standard error, bias, ESS and k̂ of each datum, and how many draws were taken."""
+    draws = num_samples if first.sampled else 1
+    classes = 1
+    for name in {**first.guide_sums, **first.model_sums}:
+        classes *= first.model[name]["value"].numel()
+    rows = max(1, ROWS.get(device.type, ROWS["cpu"]) // classes)
+    # Few data a block: what the guide computes once a datum is then repeated for few of them.
+    block = max(1, rows // draws)
+    passes = math.ceil(draws / max(1, rows // block))
+    chunks = [draws // passes + (index < draws % passes) for index in range(passes)]
+    parts: list[Columns] = []
+    for start in range(0, len(data), block):
+        values, masks = _rows(data, slice(start, start + block))
+        weights = torch.cat(
+            [
+                log_importance_weights(
+                    trace_pair(pair, values, num_particles=chunk, observed=masks)
+                )
+                for chunk in chunks
+            ]
+        )
+        parts.append(_summarize(weights, start))
+        bar.update(min(start + block, len(data)))
+    return [np.concatenate(column) for column in zip(*parts, strict=True)], draws
+
+
+def _summarize(log_weights: Tensor, start: int) -> Columns:
+    """From log-weights `(draws, data)`; `start` is the index of the first datum."""
+    # A log-weight is a sum of some hundred terms, each with a rounding error of its own.
+    float_error = 100 * torch.finfo(log_weights.dtype).eps
+    log_weights = log_weights.double()
+    broken = (log_weights.isnan() | (log_weights == torch.inf)).any(0)
+    if bool(broken.any()):
+        datum = start + int(broken.nonzero()[0])
+        raise FloatingPointError(
+            f"log_marginal_likelihood: importance weights of datum {datum} are NaN or infinite. "
+            'Look at the pair\'s outputs there; precision="float64" helps where they overflow.'
+        )
+    draws = log_weights.shape[0]
+    log_prob = log_weights.logsumexp(0) - math.log(draws)
+    relative = (log_weights - log_prob).exp()  # weights over their mean
+    relative = torch.nan_to_num(relative, nan=1.0)  # all weights zero: log p is -inf, no spread
+    variance = relative.var(0) if draws > 1 else torch.zeros_like(log_prob)
+    error = (variance / draws).sqrt()
+    ess = relative.sum(0) ** 2 / (relative**2).sum(0)
+    array = log_weights.T.cpu().numpy()
+    khat = pareto_khat(array, float_error)
+    columns = (log_prob, error, -variance / (2 * draws), ess)
+    return [*(column.cpu().numpy() for column in columns), khat]
+
+
+def _closed_form(pair: LatentVariableModel, data: Dataset) -> Columns:
+    method = getattr(pair, "log_prob", None)
+    if not callable(method):
+        raise ValueError(
+            f"log_marginal_likelihood: {pair.name} has no closed form (a method log_prob); use "
+            'method="importance".'
+        )
+    log_prob = method(*data.values.values()).double().cpu().numpy()
+    zero = np.zeros_like(log_prob)
+    return [log_prob, zero, zero, np.full_like(zero, np.nan), np.full_like(zero, -np.inf)]
+
+
+def _first_trace(pair: LatentVariableModel, data: Dataset) -> PairTrace:
+    values, masks = _rows(data, slice(0, 1))
+    return trace_pair(pair, values, observed=masks)
+
+
+def _rows(data: Dataset, rows: slice) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    part = data.subset(rows)
+    return part.values, part.observed or {}
+
+
+def _measure(trace: PairTrace, data: Dataset) -> str:
+    """What is scored: `density of x`, `probability mass of x`, or both kinds by name."""
+    names = [name for name, site in trace.model.items() if site["is_observed"]]
+    names += [name for name in trace.model if name in (data.observed or {})]
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        support = trace.model[name]["fn"].support
+        kind = "probability mass" if support.is_discrete else "density"
+        partly = " (where known)" if name in (data.observed or {}) else ""
+        kinds.setdefault(kind, []).append(name + partly)
+    return ", ".join(f"{kind} of {', '.join(parts)}" for kind, parts in kinds.items())

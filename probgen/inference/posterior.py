@@ -1,0 +1,126 @@
+"""What the guide says of data: encode and reconstruct."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from probgen.data import Dataset
+from probgen.inference.devices import as_device, evaluation, fixed_seed, placed
+from probgen.inference.inputs import prepare
+from probgen.inference.traces import trace_pair
+from probgen.pair import LatentVariableModel
+
+BLOCK = 1000
+"""Data in a pass."""
+
+
+def encode(
+    pair: LatentVariableModel,
+    data: Any,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+) -> dict[str, Tensor]:
+    """The mean of each latent under the guide, given the data.
+
+    Where a latent's distribution depends on one before it, it is the mean given one draw of that;
+    a variable that is summed out is represented by the probabilities of its classes.
+
+    Args:
+        pair: the pair; it is left as it was.
+        data: a Dataset, a dict of arrays by variable name, or one array.
+        seed: of the draws.
+        device: `"auto"`, or a device as torch names it.
+
+    Returns:
+        A CPU tensor for each latent of the guide: `(data, *event_shape)`, or `(data, classes)`.
+
+    Raises:
+        ValueError: data that do not fit the pair, or a latent that depends on a class which is
+            not given.
+    """
+    encoder, dataset = _ready(pair, data, "encode", device)
+    parts: dict[str, list[Tensor]] = {}
+    with evaluation(encoder), fixed_seed(seed, _device(dataset)):
+        for start in range(0, len(dataset), BLOCK):
+            block = dataset.subset(slice(start, start + BLOCK))
+            trace = trace_pair(encoder, block.values, observed=block.observed)
+            for name, site in trace.guide.items():
+                if name in trace.guide_sums:
+                    mean = trace.log_q[name].exp().reshape(-1, len(block)).T
+                else:
+                    mean = site["fn"].mean
+                    shape = (len(block), *site["fn"].event_shape)
+                    if mean.numel() != torch.Size(shape).numel():
+                        raise ValueError(
+                            f"encode: {name} depends on {', '.join(trace.guide_sums)}, which is not "
+                            "given, so there is one mean for each class. Give the class too."
+                        )
+                    mean = mean.reshape(shape)
+                parts.setdefault(name, []).append(mean.cpu())
+    return {name: torch.cat(blocks) for name, blocks in parts.items()}
+
+
+def reconstruct(
+    pair: LatentVariableModel,
+    data: Any,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+) -> dict[str, Tensor]:
+    """The mean of each data variable given the latents that `encode` finds.
+
+    Args:
+        pair: the pair; it is left as it was.
+        data: a Dataset, a dict of arrays by variable name, or one array.
+        seed: of the draws.
+        device: `"auto"`, or a device as torch names it.
+
+    Returns:
+        A CPU tensor `(data, *event_shape)` for each variable that the model scores: for binary
+        data the probability of a one.
+
+    Raises:
+        ValueError: data that do not fit the pair, or a class that is not given.
+    """
+    decoder, dataset = _ready(pair, data, "reconstruct", device)
+    latents = encode(pair, data, seed=seed, device=device)
+    parts: dict[str, list[Tensor]] = {}
+    classes = [name for name in latents if name in pair.summed_names]
+    if classes:
+        raise ValueError(
+            f"reconstruct: {', '.join(classes)} is a class, which has no mean; give it for all data."
+        )
+    with evaluation(decoder):
+        for start in range(0, len(dataset), BLOCK):
+            block = dataset.subset(slice(start, start + BLOCK))
+            held = {
+                name: value[start : start + BLOCK].to(_device(dataset))
+                for name, value in latents.items()
+            }
+            with pyro.condition(data=held):
+                trace = poutine.trace(decoder.model).get_trace(**block.values)
+            for name in block.values:
+                if name in trace.nodes:
+                    mean = trace.nodes[name]["fn"].mean
+                    parts.setdefault(name, []).append(mean.cpu())
+    return {name: torch.cat(blocks) for name, blocks in parts.items()}
+
+
+def _ready(
+    pair: LatentVariableModel, data: Any, owner: str, device: str | torch.device
+) -> tuple[LatentVariableModel, Dataset]:
+    target = as_device(device)
+    dtype = next((p.dtype for p in pair.parameters()), torch.get_default_dtype())
+    ready = placed(pair, target, dtype)
+    dataset = prepare(ready, data, owner=owner, device=target, dtype=dtype)
+    return ready, dataset
+
+
+def _device(dataset: Dataset) -> torch.device:
+    return next(iter(dataset.values.values())).device

@@ -1,0 +1,210 @@
+"""Scores that can be believed: log p(x) with its errors, its diagnostics and what it is a score of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+class UnreliableEstimateWarning(UserWarning):
+    """An importance-weighted estimate whose diagnostics say that it cannot be trusted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """log p(x) of a data set, per datum and on average, in nats.
+
+    Attributes:
+        log_prob: per datum, shape `(data,)`.
+        standard_error: Monte Carlo standard error of each; zero where the value is exact.
+        bias: estimated bias of each, at most zero: −(relative variance of the mean weight) / 2.
+        ess: effective sample size of each.
+        khat: Pareto shape of each datum's weights; −inf where they are equal ("exact"), NaN
+            where there are fewer than 25 draws.
+        num_samples: importance samples a datum; 0 for a closed form.
+        measure: what the nats are of, such as "density of x".
+        transformation: what was done to the raw data.
+        log_jacobian: what to add for the density before the transformation, nats.
+        data_hash: fingerprint of the data scored.
+        name: of the model.
+
+    References:
+        Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders", eq. 8.
+        Nowozin, 2018, "Debiasing evidence approximations", prop. 1 (bias and variance).
+        Vehtari et al., 2024, "Pareto smoothed importance sampling" (k̂ and its threshold).
+    """
+
+    log_prob: Array
+    standard_error: Array
+    bias: Array
+    ess: Array
+    khat: Array
+    num_samples: int
+    measure: str
+    transformation: str
+    data_hash: str
+    log_jacobian: float = 0.0
+    name: str = "model"
+
+    @property
+    def mean(self) -> float:
+        """Average log p(x), nats a datum."""
+        return float(self.log_prob.mean())
+
+    @property
+    def monte_carlo_error(self) -> float:
+        """Standard error of the average that the finite number of draws causes."""
+        return float(np.sqrt((self.standard_error**2).sum()) / len(self.log_prob))
+
+    @property
+    def sampling_error(self) -> float:
+        """Standard error of the average as an estimate over all data like these."""
+        if len(self.log_prob) < 2:
+            return math.nan
+        return float(self.log_prob.std(ddof=1) / math.sqrt(len(self.log_prob)))
+
+    @property
+    def mean_bias(self) -> float:
+        """Delta-method estimate of the average's bias; the estimate is low by its size."""
+        return float(self.bias.mean())
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every value is exact: a closed form, or weights without spread."""
+        return self.num_samples == 0 or bool(np.isneginf(self.khat).all())
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether the estimated bias exceeds the Monte Carlo error."""
+        return not self.is_exact and abs(self.mean_bias) > self.monte_carlo_error
+
+    @property
+    def khat_threshold(self) -> float:
+        """min(1 − 1/log10 K, 0.7): above it the errors stated here cannot be relied on."""
+        if self.num_samples < 2:
+            return math.nan
+        return min(1 - 1 / math.log10(self.num_samples), 0.7)
+
+    @property
+    def share_above_threshold(self) -> float:
+        """Share of data whose k̂ is above the threshold; NaN where k̂ is."""
+        if np.isnan(self.khat).all():
+            return math.nan
+        return float((self.khat > self.khat_threshold).mean())
+
+    def warning(self) -> str | None:
+        """In words why the number cannot be trusted, or `None`."""
+        if self.is_exact:
+            return None
+        reasons = []
+        share = self.share_above_threshold
+        if share > 0.1:
+            reasons.append(
+                f"k̂ is above {self.khat_threshold:.2f} for {share:.0%} of the data, so the errors "
+                "stated are too small"
+            )
+        if self.mean_bias < -0.1:
+            reasons.append(f"the estimate is low by about {-self.mean_bias:.2g} nats a datum")
+        if float(np.median(self.ess)) < 10:
+            reasons.append(
+                f"half of the data rest on fewer than {np.median(self.ess):.1f} effective samples"
+            )
+        if not reasons:
+            return None
+        return (
+            f"log p(x) of {self.name}: {'; '.join(reasons)}. Read it as a lower bound; take more "
+            "samples, or a guide with more room."
+        )
+
+    def __repr__(self) -> str:
+        head = f"log p(x) {'>=' if self.is_lower_bound else '='} {self.mean:.2f} nats a datum"
+        errors = "exact" if self.is_exact else f"± {self.monte_carlo_error:.2g} Monte Carlo"
+        draws = "closed form" if self.num_samples == 0 else f"K={self.num_samples}"
+        head += f", {errors}, ± {self.sampling_error:.2g} test sampling"
+        head += f" ({len(self.log_prob)} data, {draws})"
+        if self.is_exact:
+            return f"{head}; {self._what()}"
+        head += f", bias {self.mean_bias:.2g}; {self._what()}"
+        lines = [head, f"  ESS   {_summary(self.ess, worst=np.min, digits=1)}"]
+        if np.isnan(self.khat).all():
+            lines.append("  k̂     not estimated from fewer than 25 samples")
+        else:
+            share = f", {self.share_above_threshold:.1%} above {self.khat_threshold:.2f}"
+            lines.append(f"  k̂     {_summary(self.khat, worst=np.max, digits=2)}{share}")
+        warning = self.warning()
+        if warning:
+            lines.append(f"  note  {warning}")
+        return "\n".join(lines)
+
+    def _what(self) -> str:
+        done = "" if self.transformation == "none" else f", data {self.transformation}"
+        return f"{self.measure}{done}, hash {self.data_hash}"
+
+
+def table(scores: Mapping[str, Score]) -> str:
+    """Scores of several models on the same data, best first, as an aligned table.
+
+    Raises:
+        ValueError: the scores are of different data, or of a density and of a probability mass;
+            no order among them would mean anything.
+    """
+    if not scores:
+        raise ValueError("table: give at least one score by the model's name.")
+    first_name, first = next(iter(scores.items()))
+    for name, score in scores.items():
+        for what, a, b in (
+            ("measures", first.measure, score.measure),
+            ("data", first.data_hash, score.data_hash),
+            ("transformations", first.transformation, score.transformation),
+        ):
+            if a != b:
+                raise ValueError(
+                    f"table: {first_name} and {name} have different {what} ({a} and {b}), so their "
+                    "scores cannot be compared. Score both on the same prepared data."
+                )
+    rows = [("model", "log p(x)", "± MC", "± test", "bias", "K", "ESS median", "k̂ median")]
+    for name, score in sorted(scores.items(), key=lambda item: -item[1].mean):
+        exact = score.is_exact
+        closed = score.num_samples == 0
+        rows.append(
+            (
+                name,
+                f"{'>= ' if score.is_lower_bound else ''}{score.mean:.2f}",
+                "exact" if exact else f"{score.monte_carlo_error:.3f}",
+                f"{score.sampling_error:.2f}",
+                "0" if exact else f"{score.mean_bias:.3f}",
+                "-" if closed else str(score.num_samples),
+                "-" if closed else f"{np.median(score.ess):.1f}",
+                "-" if exact else f"{np.median(score.khat):.2f}",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells))
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines.append(
+        f"nats a datum, {first.measure}; {len(first.log_prob)} data, hash {first.data_hash}"
+    )
+    if first.transformation != "none":
+        lines.append(f"data: {first.transformation}")
+    if first.log_jacobian:
+        lines.append(
+            f"add {first.log_jacobian:.2f} nats for the density of the data before scaling "
+            "(log-Jacobian)"
+        )
+    return "\n".join(lines)
+
+
+def _summary(values: Array, worst: object, digits: int) -> str:
+    finite = values[~np.isnan(values)]
+    extreme = worst(finite)  # type: ignore[operator]
+    return f"median {np.median(finite):.{digits}f}, worst {extreme:.{digits}f}"

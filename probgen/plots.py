@@ -1,0 +1,192 @@
+"""Pictures of data, training and latents. Every function takes `ax=` and returns the axes it drew on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probgen.inference.posterior import encode, reconstruct
+from probgen.inference.svi import FitResult
+from probgen.pair import LatentVariableModel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NATS = "nats a datum"
+
+
+def learning_curve(result: FitResult, *, ax: Axes | None = None) -> Axes:
+    """Training and validation ELBO against epochs, the epoch kept marked.
+
+    The axis is cut where the first epochs, which say nothing, would hide the rest.
+    """
+    ax = _axes(ax)
+    if not result.elbo:
+        raise ValueError("learning_curve: the run ended before its first epoch; nothing to draw.")
+    epochs = np.arange(1, len(result.elbo) + 1)
+    ax.plot(epochs, result.elbo, label="training", linewidth=1.2)
+    curves = [result.elbo]
+    if result.validation_elbo:
+        curves.append(result.validation_elbo)
+        ax.plot(epochs, result.validation_elbo, label="validation", linewidth=1.2)
+        ax.plot(
+            result.best_epoch, result.validation_elbo[result.best_epoch - 1], "o", color="black",
+            markersize=4, label=f"weights kept (epoch {result.best_epoch})",
+        )  # fmt: skip
+    late = np.concatenate([np.asarray(c)[len(c) // 20 :] for c in curves])
+    top = max(max(c) for c in curves)
+    margin = 0.05 * (top - late.min()) or 1.0
+    ax.set_ylim(late.min() - margin, top + margin)
+    ax.set(xlabel="epoch", ylabel=f"ELBO ({NATS})", title=f"Learning curve of {result.pair.name}")
+    ax.legend(frameon=False)
+    return ax
+
+
+def images(
+    x: Tensor | np.ndarray[Any, Any],
+    *,
+    columns: int | None = None,
+    title: str = "",
+    limits: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """A grid of grey images.
+
+    Args:
+        x: shape `(n, pixels)` with square images, `(n, H, W)` or `(n, 1, H, W)`.
+        columns: images a row; by default as square as possible.
+        title: of the picture.
+        limits: values shown black and white; by default the extremes of `x`.
+        ax: where to draw.
+
+    Raises:
+        ValueError: the values are no square images.
+    """
+    ax = _axes(ax)
+    array = _as_images(x)
+    columns = columns or math.ceil(math.sqrt(len(array)))
+    rows = math.ceil(len(array) / columns)
+    height, width = array.shape[1:]
+    low, high = limits or (float(array.min()), float(array.max()))
+    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
+    for index, image in enumerate(array):
+        top, left = index // columns * (height + 1), index % columns * (width + 1)
+        canvas[top : top + height, left : left + width] = image
+    ax.imshow(canvas, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    ax.set(xticks=[], yticks=[], title=title)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return ax
+
+
+def reconstructions(
+    pair: LatentVariableModel,
+    x: Tensor,
+    *,
+    name: str = "x",
+    columns: int = 10,
+    seed: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Images in the upper row of each pair of rows, their reconstructions below."""
+    means = reconstruct(pair, {name: x}, seed=seed)[name]
+    originals, copies = _as_images(x), _as_images(means)
+    blocks = []
+    for start in range(0, len(originals), columns):
+        for part in (originals, copies):
+            block = part[start : start + columns]
+            blank = np.full((columns - len(block), *block.shape[1:]), np.nan)
+            blocks.append(np.concatenate([block, blank]))
+    limits = (float(originals.min()), float(originals.max()))
+    title = "Data (odd rows) and reconstructions (even rows)"
+    return images(np.concatenate(blocks), columns=columns, title=title, limits=limits, ax=ax)
+
+
+def samples(
+    pair: LatentVariableModel,
+    *,
+    n: int = 100,
+    name: str = "x",
+    seed: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Images drawn from the model: latents from the prior, then the mean of x given them."""
+    drawn = pair.sample(n, seed=seed)
+    factor = pair.factors("p").get(name)
+    if factor is None or not factor.parents:
+        pixels = drawn[name]
+    else:
+        with torch.no_grad():
+            pixels = factor(**{parent: drawn[parent] for parent in factor.parents}).mean
+    title = f"Means of p({name} | ...) for {n} draws from the prior of {pair.name}"
+    return images(pixels.cpu(), title=title, ax=ax)
+
+
+def latent_scatter(
+    pair: LatentVariableModel,
+    x: Tensor,
+    labels: Sequence[int] | Tensor | np.ndarray[Any, Any],
+    *,
+    name: str = "x",
+    latent: str = "z",
+    ax: Axes | None = None,
+) -> Axes:
+    """Posterior means of a latent, coloured by class; their first two principal components where
+    the latent has more than two dims."""
+    ax = _axes(ax)
+    means = encode(pair, {name: x})[latent].flatten(1).double()
+    xlabel, ylabel = f"{latent}[0]", f"{latent}[1]"
+    if means.shape[1] == 1:
+        means = torch.cat([means, torch.zeros_like(means)], 1)
+        ylabel = ""
+    elif means.shape[1] > 2:
+        means = means - means.mean(0)
+        _, stretch, directions = torch.linalg.svd(means, full_matrices=False)
+        share = (stretch**2 / (stretch**2).sum())[:2]
+        means = means @ directions[:2].T
+        xlabel = f"first principal component ({share[0]:.0%} of the variance)"
+        ylabel = f"second principal component ({share[1]:.0%})"
+    kinds = np.asarray(labels)
+    palette = _palette()
+    for index, kind in enumerate(np.unique(kinds)):
+        chosen = means[torch.from_numpy(kinds == kind)]
+        colour = palette[index % len(palette)]
+        ax.scatter(chosen[:, 0], chosen[:, 1], s=9, color=colour, label=str(kind), linewidths=0)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=f"Posterior means of {latent} under {pair.name}")
+    ax.legend(title="class", frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+def _as_images(x: Tensor | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    array = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=float)
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 2:
+        side = math.isqrt(array.shape[1])
+        if side * side == array.shape[1]:
+            array = array.reshape(-1, side, side)
+    if array.ndim != 3 or not len(array):
+        raise ValueError(
+            f"images: expected (n, pixels) with square images, (n, H, W) or (n, 1, H, W), got "
+            f"shape {tuple(np.shape(x))}."
+        )
+    return array
+
+
+def _palette() -> list[Any]:
+    import matplotlib
+
+    return list(matplotlib.colormaps["tab10"].colors)  # type: ignore[attr-defined]
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]

@@ -1,0 +1,36 @@
+"""Settings of all tests: seeds, a matplotlib backend without a screen, and what a test must not leave."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Iterator[None]:
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what the machine lacks: the MNIST files, a GPU."""
+    root = os.environ.get("PROBGEN_DATA_DIR")
+    at_hand = bool(root) and (Path(root or "") / "mnist").is_dir()
+    for item in items:
+        if "mnist" in item.keywords and not at_hand:
+            item.add_marker(pytest.mark.skip(reason="PROBGEN_DATA_DIR has no mnist folder"))
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no GPU on this machine"))
