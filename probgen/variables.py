@@ -13,6 +13,7 @@ subclass of ten lines:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -25,7 +26,7 @@ from torch import Tensor
 SCALE_FLOOR = 1e-4
 """The smallest scale a `Normal` can have: keeps densities bounded and float32 gradients finite."""
 
-_UNIT_SCALE = 0.5413248546129181  # softplus(0.5413...) = 1: a network that returns 0 has scale 1
+_UNIT_SCALE = math.log(math.expm1(1 - SCALE_FLOOR))  # a network that returns 0 has scale 1
 
 
 def positive_scale(raw: Tensor) -> Tensor:

@@ -160,16 +160,17 @@ def _summarize(log_weights: Tensor, start: int) -> Columns:
     float_error = 100 * torch.finfo(log_weights.dtype).eps
     log_weights = log_weights.double()
     broken = (log_weights.isnan() | (log_weights == torch.inf)).any(0)
+    broken |= (log_weights == -torch.inf).all(0)
     if bool(broken.any()):
         datum = start + int(broken.nonzero()[0])
         raise FloatingPointError(
-            f"log_marginal_likelihood: importance weights of datum {datum} are NaN or infinite. "
-            'Look at the pair\'s outputs there; precision="float64" helps where they overflow.'
+            f"log_marginal_likelihood: the log-weights of datum {datum} are NaN, +inf or all −inf. "
+            'Look at the datum and the pair\'s outputs there; precision="float64" helps where they '
+            "overflow."
         )
     draws = log_weights.shape[0]
     log_prob = log_weights.logsumexp(0) - math.log(draws)
     relative = (log_weights - log_prob).exp()  # weights over their mean
-    relative = torch.nan_to_num(relative, nan=1.0)  # all weights zero: log p is -inf, no spread
     variance = relative.var(0) if draws > 1 else torch.zeros_like(log_prob)
     error = (variance / draws).sqrt()
     ess = relative.sum(0) ** 2 / (relative**2).sum(0)
