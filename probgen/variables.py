@@ -170,6 +170,28 @@ class Normal(Variable):
         return super()._arguments() + scale
 
 
+class _BernoulliEvent(dist.Independent):
+    """Independent Bernoulli elements whose log-probability is x · logits − Σ softplus(logits).
+
+    The same number as the elementwise cross-entropy summed, in half the time: a datum that all
+    particles share is never expanded.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        first = -self.reinterpreted_batch_ndims
+        logits, value = self.base_dist.logits.flatten(first), value.flatten(first)
+        if value.numel() < logits.numel():
+            linear = torch.einsum("...d,...d->...", logits, value)
+        else:
+            linear = (logits * value).sum(-1)
+        return linear - F.softplus(logits).sum(-1)
+
+
+class _LogitBernoulli(dist.Bernoulli):
+    def to_event(self, reinterpreted_batch_ndims: int | None = None) -> TorchDistributionMixin:
+        return _BernoulliEvent(self, reinterpreted_batch_ndims)
+
+
 class Bernoulli(Variable):
     """Independent binary elements, each 0 or 1; networks return logits.
 
@@ -182,7 +204,7 @@ class Bernoulli(Variable):
 
     def distribution(self, logits: Tensor) -> TorchDistributionMixin:
         """`Bernoulli(sigmoid(logits))`."""
-        return dist.Bernoulli(logits=logits)
+        return _LogitBernoulli(logits=logits)
 
 
 class Categorical(Variable):

@@ -22,8 +22,11 @@ from probgen.inference.traces import PairTrace, trace_pair
 from probgen.pair import LatentVariableModel
 from probgen.progress import Progress
 
-ROWS = {"cpu": 2_000, "cuda": 200_000}
+ROWS = {"cpu": 4_000, "cuda": 200_000}
 """Rows (data times draws times classes) in a pass, where a row's outputs fit the cache or the GPU."""
+
+WEIGHTS = 500_000
+"""Weights kept at a time: a block of data with all its draws, at least one datum."""
 
 
 def log_marginal_likelihood(
@@ -134,23 +137,25 @@ def _importance(
     for name in {**first.guide_sums, **first.model_sums}:
         classes *= first.model[name]["value"].numel()
     rows = max(1, ROWS.get(device.type, ROWS["cpu"]) // classes)
-    # Few data a block: what the guide computes once a datum is then repeated for few of them.
-    block = max(1, rows // draws)
-    passes = math.ceil(draws / max(1, rows // block))
+    # Few data a pass: what the guide computes once a datum is then repeated for few of them.
+    step = max(1, rows // draws)
+    passes = math.ceil(draws / max(1, rows // step))
     chunks = [draws // passes + (index < draws % passes) for index in range(passes)]
+    block = step * max(1, WEIGHTS // (step * draws))
     parts: list[Columns] = []
-    for start in range(0, len(data), block):
-        values, masks = _rows(data, slice(start, start + block))
-        weights = torch.cat(
-            [
+    for first_row in range(0, len(data), block):
+        weights = []
+        for start in range(first_row, min(first_row + block, len(data)), step):
+            values, masks = _rows(data, slice(start, start + step))
+            passed = [
                 log_importance_weights(
                     trace_pair(pair, values, num_particles=chunk, observed=masks)
                 )
                 for chunk in chunks
             ]
-        )
-        parts.append(_summarize(weights, start))
-        bar.update(min(start + block, len(data)))
+            weights.append(torch.cat(passed))
+            bar.update(min(start + step, len(data)))
+        parts.append(_summarize(torch.cat(weights, 1), first_row))
     return [np.concatenate(column) for column in zip(*parts, strict=True)], draws
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -294,7 +295,7 @@ class _Loop:
                 state = torch.get_rng_state() if look else None
                 bound = self.objective(pair, values, observed=masks, kl_weight=kl_weight)
                 loss = -bound.mean()
-                if look and not bool(loss.isfinite()):
+                if look and not math.isfinite(loss.item()):
                     assert state is not None
                     raise FloatingPointError(
                         explain(pair, values, masks, state, epoch=epoch + 1, batch=index + 1)

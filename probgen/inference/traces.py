@@ -1,6 +1,7 @@
 """One pass of guide and model: what every objective and every score is computed from.
 
-Pyro's handlers run the pair once: the guide under `trace` and `enum`, the model replayed on it.
+Pyro's handlers run the pair once: the guide under `trace`, then the model replayed on it; discrete
+scalars that are not given get all their values at once.
 Log-probabilities are left as tensors of shape `(classes..., particles, data)`, unscaled, and
 nothing here waits for the device.
 """
@@ -8,6 +9,7 @@ nothing here waits for the device.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
@@ -97,16 +100,13 @@ def trace_pair(
             "at least one must be given for all data."
         )
     num_data = pair.batch_size(**data)
-    first_dim = -2 if num_particles == 1 else -3
-    guide = _summing(pair.guide, first_dim)
-    model = _summing(pair.model, None)
-    if num_particles == 1:
-        guide_trace = poutine.trace(guide).get_trace(**given)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**given)
-    else:
-        with pyro.plate("particles", num_particles, dim=-2):
-            guide_trace = poutine.trace(guide).get_trace(**given)
-            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**given)
+    particles: Any = nullcontext()
+    if num_particles > 1:
+        particles = pyro.plate("particles", num_particles, dim=-2)
+    with SumOut(-2 if num_particles == 1 else -3), particles:
+        guide_trace = poutine.trace(pair.guide).get_trace(**given)
+        replayed = poutine.replay(pair.model, trace=guide_trace)
+        model_trace = poutine.trace(replayed).get_trace(**given)
     guide_sites, model_sites = _sites(guide_trace), _sites(model_trace)
     _check(pair, guide_sites, model_sites)
     guide_sums = _sums(guide_sites)
@@ -140,18 +140,29 @@ def log_prob(site: Site) -> Tensor:
     return torch.where(torch.as_tensor(mask, device=value.device), value, value.new_zeros(()))
 
 
-def _summing(function: Any, first_available_dim: int | None) -> Any:
-    """Give every unobserved scalar discrete site all its values at once, along a new left dim."""
-    marked = poutine.infer_config(function, _mark)
-    return poutine.enum(marked, first_available_dim=first_available_dim)
+class SumOut(Messenger):
+    """Gives every unobserved scalar discrete site all its values at once, along a new left dim.
 
+    What Pyro's `enum` does for pairs that mark their sites; here the sites are found, and what
+    packing needs is left out, so that the pass costs less. It stands outside `replay`: a site that
+    the guide enumerated is done when the model reaches it.
+    """
 
-def _mark(site: Site) -> dict[str, str]:
-    fn = site["fn"]
-    if isinstance(fn, dist.Distribution) and getattr(fn, "has_enumerate_support", False):
-        if not fn.event_shape:  # type: ignore[attr-defined]
-            return {"enumerate": "parallel"}
-    return {}
+    def __init__(self, first_available_dim: int) -> None:
+        super().__init__()
+        self.dim = first_available_dim
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        if msg["done"] or msg["is_observed"] or not getattr(fn, "has_enumerate_support", False):
+            return
+        if fn.event_shape:
+            return
+        values = fn.enumerate_support(expand=False)
+        msg["value"] = values.reshape(-1, *[1] * (-1 - self.dim))
+        msg["done"] = True
+        msg["infer"]["_enumerate_dim"] = self.dim
+        self.dim -= 1
 
 
 def _sites(trace: Any) -> dict[str, Site]:
