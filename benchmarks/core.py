@@ -41,7 +41,8 @@ def images(n: int) -> torch.Tensor:
 def pairs(a: Callable[[], float], b: Callable[[], float], repeats: int) -> dict[str, Any]:
     """Seconds of both, and the ratio a / b, over shuffled pairs."""
     a(), b()
-    first, second = [], []
+    first: list[float] = []
+    second: list[float] = []
     for index in range(repeats):
         order = random.Random(index).sample([(a, first), (b, second)], 2)
         for run, kept in order:

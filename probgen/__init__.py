@@ -1,12 +1,13 @@
 """probgen: declare, train and score latent-variable models."""
 
-from probgen import models
+from probgen import models, plots
 from probgen.conditionals import Conditional
 from probgen.data import Dataset, Splits, load
 from probgen.declare import declare
 from probgen.formula import FormulaError
 from probgen.inference.marginal_likelihood import log_marginal_likelihood
 from probgen.inference.objectives import ELBO
+from probgen.inference.posterior import encode, reconstruct
 from probgen.inference.scores import Score, UnreliableEstimateWarning, table
 from probgen.inference.svi import FitResult, fit
 from probgen.networks import MLP, ConvDecoder, ConvEncoder
@@ -33,9 +34,12 @@ __all__ = [
     "UnreliableEstimateWarning",
     "Variable",
     "declare",
+    "encode",
     "fit",
     "load",
     "log_marginal_likelihood",
     "models",
+    "plots",
+    "reconstruct",
     "table",
 ]

@@ -101,13 +101,9 @@ class Dataset:
     def subset(self, indices: Tensor | slice) -> Dataset:
         """Some of the data, by indices, boolean mask or slice."""
         masks = {name: mask[indices] for name, mask in (self.observed or {}).items()}
-        return replace(
-            self, values={n: v[indices] for n, v in self.values.items()}, observed=masks
-        )
+        return replace(self, values={n: v[indices] for n, v in self.values.items()}, observed=masks)
 
-    def split(
-        self, *, validation: float | int = 0, test: float | int = 0, seed: int = 0
-    ) -> Splits:
+    def split(self, *, validation: float | int = 0, test: float | int = 0, seed: int = 0) -> Splits:
         """Shuffle by the seed and cut into training, validation and test data.
 
         Args:
@@ -134,9 +130,7 @@ class Dataset:
 
     def _size(self, size: float | int, what: str) -> int:
         if isinstance(size, bool) or not isinstance(size, (int, float)) or size < 0:
-            raise ValueError(
-                f"Dataset.split: {what} must be a count or a fraction, got {size!r}."
-            )
+            raise ValueError(f"Dataset.split: {what} must be a count or a fraction, got {size!r}.")
         return int(size) if isinstance(size, int) else round(size * len(self))
 
     def dequantized(self, name: str = "x", *, levels: int, seed: int = 0) -> Dataset:
@@ -295,9 +289,7 @@ def load(
         return part
 
     assert parts.validation is not None and parts.test is not None
-    return Splits(
-        prepared(parts.train, 0), prepared(parts.validation, 1), prepared(parts.test, 2)
-    )
+    return Splits(prepared(parts.train, 0), prepared(parts.validation, 1), prepared(parts.test, 2))
 
 
 def _digits(seed: int) -> Splits:
@@ -314,7 +306,8 @@ def _mnist(seed: int) -> Splits:
     def part(prefix: str) -> Dataset:
         images = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
         labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
-        return Dataset({"x": images.reshape(len(images), -1), "y": labels}, name="mnist")
+        x = torch.from_numpy(images.reshape(len(images), -1).copy())
+        return Dataset({"x": x, "y": torch.from_numpy(labels.copy())}, name="mnist")
 
     train = part("train").split(validation=10_000, seed=seed)
     return Splits(train.train, train.validation, part("t10k"))

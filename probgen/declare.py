@@ -165,7 +165,9 @@ def write_source(
     names = [factor.name for factor in p]
     names += [name for name in variables if name not in names]
     parameters = ", ".join(f"{name}=None" for name in names)
-    plate = f'with pyro.plate("data", self.batch_size({", ".join(f"{n}={n}" for n in names)}), dim=-1):'
+    plate = (
+        f'with pyro.plate("data", self.batch_size({", ".join(f"{n}={n}" for n in names)}), dim=-1):'
+    )
 
     def call(letter: str, factor: Factor) -> str:
         return f"self.{letter}_{factor.name}({', '.join(f'{a}={a}' for a in factor.parents)})"
@@ -205,9 +207,7 @@ def write_source(
     return "\n".join(lines) + "\n"
 
 
-def _uses_mlp(
-    p: Sequence[Factor], q: Sequence[Factor], given: Mapping[str, Conditional]
-) -> bool:
+def _uses_mlp(p: Sequence[Factor], q: Sequence[Factor], given: Mapping[str, Conditional]) -> bool:
     factors = [(f"p_{f.name}", f) for f in p] + [(f"q_{f.name}", f) for f in q]
     return any(f.parents and attribute not in given for attribute, f in factors)
 

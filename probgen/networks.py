@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -62,8 +63,7 @@ class MLP(nn.Module):
         self.input_sizes = [math.prod(shape) for shape in self.input_shapes]
         widths = [sum(self.input_sizes), *hidden, math.prod(self.output_shape)]
         self.layers = nn.ModuleList(
-            nn.Linear(fan_in, fan_out)
-            for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)
+            nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths)
         )
         self.activation = activation()
 
@@ -78,7 +78,7 @@ class MLP(nn.Module):
             h = first(flat[0])
         else:
             parts = first.weight.split(self.input_sizes, dim=1)  # type: ignore[union-attr, operator]
-            h = first.bias
+            h: Tensor = first.bias  # type: ignore[assignment]
             for x, weight in zip(flat, parts, strict=True):
                 h = h + F.linear(x, weight)
         for layer in others:
@@ -127,7 +127,7 @@ class ConvEncoder(nn.Module):
         ]
         stages: list[nn.Module] = []
         height, width = self.size
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in pairwise(widths):
             stages += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), activation()]
             height, width = (height + 1) // 2, (width + 1) // 2
         self.stages = nn.Sequential(*stages)

@@ -61,11 +61,11 @@ class LatentVariableModel(nn.Module):
         torch.Size([3, 6])
     """
 
-    def model(self, **named: Any) -> Any:
+    def model(self, *args: Any, **named: Any) -> Any:
         """How data come about: samples every variable, those given with `obs=`."""
         raise TypeError(f"{self.name} must define model(self, ...); see LatentVariableModel.")
 
-    def guide(self, **named: Any) -> Any:
+    def guide(self, *args: Any, **named: Any) -> Any:
         """How latents are inferred: samples every latent that is not given."""
         raise TypeError(f"{self.name} must define guide(self, ...); see LatentVariableModel.")
 
@@ -142,7 +142,9 @@ class LatentVariableModel(nn.Module):
     # ------------------------------------------------------------------ sampling
 
     @torch.no_grad()
-    def sample(self, n: int = 1, /, *, seed: int | None = None, **given: Tensor) -> dict[str, Tensor]:
+    def sample(
+        self, n: int = 1, /, *, seed: int | None = None, **given: Tensor
+    ) -> dict[str, Tensor]:
         """Draw from the model, every variable that is not given from its conditional.
 
         Args:

@@ -158,7 +158,9 @@ def latent_scatter(
         colour = palette[index % len(palette)]
         ax.scatter(chosen[:, 0], chosen[:, 1], s=9, color=colour, label=str(kind), linewidths=0)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=f"Posterior means of {latent} under {pair.name}")
-    ax.legend(title="class", frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(
+        title="class", frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
     return ax
 
 

@@ -70,7 +70,7 @@ class Variable:
             raise ValueError(f"{owner}: every size must be at least 1, got {event_shape!r}.")
         self.event_shape = torch.Size(sizes)
 
-    def distribution(self, *outputs: Tensor) -> TorchDistributionMixin:
+    def distribution(self, *outputs: Any, **named: Any) -> TorchDistributionMixin:
         """The distribution that `num_outputs` tensors of shape `(..., *event_shape)` parametrize.
 
         Elements of the event are independent given the outputs: the batch shape returned is

@@ -177,9 +177,7 @@ def test_declared_equals_written_by_hand_to_the_bit(name: str) -> None:
         assert torch.equal(ours, theirs)
         ours.sum().backward()
         theirs.sum().backward()
-    for (a, p), (b, q) in zip(
-        declared.named_parameters(), written.named_parameters(), strict=True
-    ):
+    for (a, p), (b, q) in zip(declared.named_parameters(), written.named_parameters(), strict=True):
         assert a == b
         assert p.grad is not None and q.grad is not None and torch.equal(p.grad, q.grad), a
     data = case.data(8)
@@ -228,7 +226,7 @@ def settings() -> tuple[Any, ...]:
         torch.get_num_threads(),
         torch.is_grad_enabled(),
         torch.get_rng_state().tolist(),
-        np.random.get_state()[1].tolist(),  # type: ignore[index, union-attr]
+        np.random.get_state()[1].tolist(),  # type: ignore[index, union-attr]  # noqa: NPY002
     )
 
 

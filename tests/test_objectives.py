@@ -61,9 +61,7 @@ def test_analytic_kl_equals_trace_mean_field_elbo(name: str) -> None:
 def test_missing_labels_equal_trace_enum_elbo(name: str) -> None:
     pair, data = CASES[name].build(), CASES[name].data(7)
     guide = config_enumerate(pair.guide)
-    against_pyro(
-        pair, {"x": data["x"]}, pg.ELBO(), TraceEnum_ELBO(max_plate_nesting=1), guide
-    )
+    against_pyro(pair, {"x": data["x"]}, pg.ELBO(), TraceEnum_ELBO(max_plate_nesting=1), guide)
 
 
 @pytest.mark.parametrize("name", ["mixture", "Gaussian mixture VAE"])
@@ -146,8 +144,7 @@ def test_gradient_is_the_closed_forms(analytic: bool) -> None:
     pair, x = linear_gaussian(1)
     expected = gradients((pair.log_prob(x) - exact_gap(pair, x)).sum(), pair)
     draws = [
-        gradients(pg.ELBO(500, analytic_kl=analytic)(pair, {"x": x}).sum(), pair)
-        for _ in range(60)
+        gradients(pg.ELBO(500, analytic_kl=analytic)(pair, {"x": x}).sum(), pair) for _ in range(60)
     ]
     for index, exact in enumerate(expected):
         stack = torch.stack([draw[index] for draw in draws])
@@ -268,9 +265,11 @@ def test_closed_form_kl_only_where_it_is_the_expectation() -> None:
 
 def test_warm_up_weights_the_kl_terms_only() -> None:
     pair, x = linear_gaussian()
+
     def at(weight: float) -> Tensor:
         torch.manual_seed(1)
         return pg.ELBO(3)(pair, {"x": x}, kl_weight=torch.tensor(weight))  # fmt: skip
+
     full = at(1.0)
     torch.manual_seed(1)
     assert torch.allclose(full, pg.ELBO(3)(pair, {"x": x}))
@@ -284,9 +283,7 @@ def test_warm_up_leaves_a_known_label_alone() -> None:
     pair, x = HandM2(), binary(4)
     mask = {"y": torch.tensor([True, True, False, False])}
     torch.manual_seed(1)
-    value = pg.ELBO()(
-        pair, {"x": x, "y": labels(4)}, observed=mask, kl_weight=torch.zeros(())
-    )
+    value = pg.ELBO()(pair, {"x": x, "y": labels(4)}, observed=mask, kl_weight=torch.zeros(()))
     torch.manual_seed(1)
     trace = trace_pair(pair, {"x": x, "y": labels(4)}, observed=mask)
     chosen = trace.log_p["x"][labels(4), torch.arange(4)]
@@ -363,7 +360,7 @@ def test_a_leaf_that_nothing_infers_must_be_given() -> None:
     with pytest.raises((ValueError, TypeError), match="x"):
         pg.ELBO()(CASES["VAE"].build(), {"z": torch.zeros(3, 2)})
     mixture = pg.declare("p(y) p(c | y)", y=pg.Categorical(2), c=pg.Categorical(4))
-    with pytest.raises(ValueError, match="c must be given|nothing that the model scores"):
+    with pytest.raises(ValueError, match="c must be given"):
         pg.ELBO()(mixture, {"y": torch.zeros(3, dtype=torch.long)})
 
 

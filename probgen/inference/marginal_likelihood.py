@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from probgen.data import Dataset, fingerprint
@@ -110,7 +109,7 @@ def log_marginal_likelihood(
             with Progress(f"log p(x) of {pair.name}", len(dataset), progress) as bar:
                 columns, drawn = _importance(scored, dataset, num_samples, trace, target, bar)
     score = Score(
-        *columns,
+        **columns,
         num_samples=drawn,
         measure=_measure(trace, dataset),
         transformation=dataset.transformation,
@@ -124,7 +123,7 @@ def log_marginal_likelihood(
     return score
 
 
-Columns = list[NDArray[np.float64]]
+Columns = dict[str, Any]
 
 
 def _importance(
@@ -156,7 +155,7 @@ def _importance(
             weights.append(torch.cat(passed))
             bar.update(min(start + step, len(data)))
         parts.append(_summarize(torch.cat(weights, 1), first_row))
-    return [np.concatenate(column) for column in zip(*parts, strict=True)], draws
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, draws
 
 
 def _summarize(log_weights: Tensor, start: int) -> Columns:
@@ -181,8 +180,13 @@ def _summarize(log_weights: Tensor, start: int) -> Columns:
     ess = relative.sum(0) ** 2 / (relative**2).sum(0)
     array = log_weights.T.cpu().numpy()
     khat = pareto_khat(array, float_error)
-    columns = (log_prob, error, -variance / (2 * draws), ess)
-    return [*(column.cpu().numpy() for column in columns), khat]
+    columns = {
+        "log_prob": log_prob,
+        "standard_error": error,
+        "bias": -variance / (2 * draws),
+        "ess": ess,
+    }
+    return {name: column.cpu().numpy() for name, column in columns.items()} | {"khat": khat}
 
 
 def _closed_form(pair: LatentVariableModel, data: Dataset) -> Columns:
@@ -194,7 +198,13 @@ def _closed_form(pair: LatentVariableModel, data: Dataset) -> Columns:
         )
     log_prob = method(*data.values.values()).double().cpu().numpy()
     zero = np.zeros_like(log_prob)
-    return [log_prob, zero, zero, np.full_like(zero, np.nan), np.full_like(zero, -np.inf)]
+    return {
+        "log_prob": log_prob,
+        "standard_error": zero,
+        "bias": zero,
+        "ess": np.full_like(zero, np.nan),
+        "khat": np.full_like(zero, -np.inf),
+    }
 
 
 def _first_trace(pair: LatentVariableModel, data: Dataset) -> PairTrace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pyro
 import torch
@@ -38,7 +39,7 @@ class FactorAnalysis(LatentVariableModel):
         (torch.Size([3]), torch.Size([3, 2]))
     """
 
-    noise = "shared"
+    noise: Literal["shared", "isotropic"] = "shared"
 
     def __init__(self, x: Variable, z: Variable) -> None:
         super().__init__()

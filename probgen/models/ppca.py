@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ class PPCA(FactorAnalysis):
         True
     """
 
-    noise = "isotropic"
+    noise: Literal["shared", "isotropic"] = "isotropic"
 
     @torch.no_grad()
     def set_maximum_likelihood(self, x: Tensor) -> PPCA:
@@ -61,7 +63,7 @@ class PPCA(FactorAnalysis):
         self.loadings.copy_(loadings)
         self.mean.copy_(flat.mean(0))
         self.p_x.raw_scale.copy_(raw_from_scale(variance.sqrt()))  # type: ignore[union-attr]
-        inference = self.q_z.network.layers[0]  # type: ignore[union-attr, index]
+        inference: Any = self.q_z.network.layers[0]  # type: ignore[union-attr, index]
         inference.weight.copy_(encoder)
         inference.bias.copy_(-encoder @ flat.mean(0))
         scale = precision.diagonal().rsqrt().reshape(self.q_z.variable.event_shape)
