@@ -2,7 +2,7 @@
 
 from probgen import models, plots
 from probgen.conditionals import Conditional
-from probgen.data import Dataset, Splits, load
+from probgen.data import Dataset, Splits
 from probgen.declare import declare
 from probgen.formula import FormulaError
 from probgen.inference.marginal_likelihood import log_marginal_likelihood
@@ -12,6 +12,7 @@ from probgen.inference.scores import Score, UnreliableEstimateWarning, table
 from probgen.inference.svi import FitResult, fit
 from probgen.networks import MLP, ConvDecoder, ConvEncoder
 from probgen.pair import LatentVariableModel
+from probgen.sources import load
 from probgen.variables import Bernoulli, Categorical, Normal, Variable
 
 __version__ = "0.1.0"

@@ -84,7 +84,8 @@ def parse(formula: str, letter: str) -> list[Factor]:
         raise TypeError(
             f'The formula of {letter} must be text such as "{letter}(z | x)", got {formula!r}.'
         )
-    reader, factors = _Reader(formula), []
+    reader = _Reader(formula)
+    factors: list[Factor] = []
     while reader.token:
         reader.take(letter, "to begin a factor")
         reader.take("(", f"after {letter}")
@@ -121,7 +122,8 @@ def sort(factors: Sequence[Factor], formula: str, letter: str) -> list[Factor]:
     Raises:
         FormulaError: the factors run in a circle.
     """
-    waiting, ordered = list(factors), []
+    waiting = list(factors)
+    ordered: list[Factor] = []
     own = {factor.name for factor in factors}
     while waiting:
         done = {factor.name for factor in ordered}

@@ -74,11 +74,12 @@ class MLP(nn.Module):
             for x, shape in zip(inputs, self.input_shapes, strict=True)
         ]
         first, *others = self.layers
+        h: Tensor
         if len(flat) == 1:
             h = first(flat[0])
         else:
             parts = first.weight.split(self.input_sizes, dim=1)  # type: ignore[union-attr, operator]
-            h: Tensor = first.bias  # type: ignore[assignment]
+            h = first.bias  # type: ignore[assignment]
             for x, weight in zip(flat, parts, strict=True):
                 h = h + F.linear(x, weight)
         for layer in others:

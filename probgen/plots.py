@@ -61,7 +61,8 @@ def images(
         x: shape `(n, pixels)` with square images, `(n, H, W)` or `(n, 1, H, W)`.
         columns: images a row; by default as square as possible.
         title: of the picture.
-        limits: values shown black and white; by default the extremes of `x`.
+        limits: values shown black and white; by default the 0.5 % and 99.5 % quantiles of `x`, so
+            that a single extreme pixel does not grey out the rest.
         ax: where to draw.
 
     Raises:
@@ -72,7 +73,7 @@ def images(
     columns = columns or math.ceil(math.sqrt(len(array)))
     rows = math.ceil(len(array) / columns)
     height, width = array.shape[1:]
-    low, high = limits or (float(array.min()), float(array.max()))
+    low, high = limits or np.nanquantile(array, [0.005, 0.995])
     canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
     for index, image in enumerate(array):
         top, left = index // columns * (height + 1), index % columns * (width + 1)
@@ -112,6 +113,8 @@ def samples(
     *,
     n: int = 100,
     name: str = "x",
+    columns: int | None = None,
+    limits: tuple[float, float] | None = None,
     seed: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
@@ -124,7 +127,7 @@ def samples(
         with torch.no_grad():
             pixels = factor(**{parent: drawn[parent] for parent in factor.parents}).mean
     title = f"Means of p({name} | ...) for {n} draws from the prior of {pair.name}"
-    return images(pixels.cpu(), title=title, ax=ax)
+    return images(pixels.cpu(), columns=columns, title=title, limits=limits, ax=ax)
 
 
 def latent_scatter(

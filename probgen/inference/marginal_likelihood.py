@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from probgen.data import Dataset, fingerprint
@@ -102,19 +103,24 @@ def log_marginal_likelihood(
             'batch, so a score of it has no fixed data. Store a draw: data.binarized("static").'
         )
     with evaluation(scored), fixed_seed(seed, target):
+        trace = _first_trace(scored, dataset)
         if method == "exact":
-            columns, drawn, trace = _closed_form(scored, dataset), 0, _first_trace(scored, dataset)
-        else:
-            trace = _first_trace(scored, dataset)
-            with Progress(f"log p(x) of {pair.name}", len(dataset), progress) as bar:
-                columns, drawn = _importance(scored, dataset, num_samples, trace, target, bar)
+            return Score.closed_form(
+                _closed_form(scored, dataset),
+                dataset,
+                names=list(dataset.values),
+                measure=_measure(trace, dataset),
+                model=pair.name,
+            )
+        with Progress(f"log p(x) of {pair.name}", len(dataset), progress) as bar:
+            columns, drawn = _importance(scored, dataset, num_samples, trace, target, bar)
     score = Score(
         **columns,
         num_samples=drawn,
         measure=_measure(trace, dataset),
         transformation=dataset.transformation,
         log_jacobian=dataset.log_jacobian,
-        data_hash=fingerprint(dataset.values),
+        data_hash=fingerprint(dataset.values, dataset.observed),
         name=pair.name,
     )
     message = score.warning()
@@ -189,22 +195,15 @@ def _summarize(log_weights: Tensor, start: int) -> Columns:
     return {name: column.cpu().numpy() for name, column in columns.items()} | {"khat": khat}
 
 
-def _closed_form(pair: LatentVariableModel, data: Dataset) -> Columns:
+def _closed_form(pair: LatentVariableModel, data: Dataset) -> NDArray[np.float64]:
     method = getattr(pair, "log_prob", None)
     if not callable(method):
         raise ValueError(
             f"log_marginal_likelihood: {pair.name} has no closed form (a method log_prob); use "
             'method="importance".'
         )
-    log_prob = method(*data.values.values()).double().cpu().numpy()
-    zero = np.zeros_like(log_prob)
-    return {
-        "log_prob": log_prob,
-        "standard_error": zero,
-        "bias": zero,
-        "ess": np.full_like(zero, np.nan),
-        "khat": np.full_like(zero, -np.inf),
-    }
+    log_prob: Tensor = method(**data.values)
+    return log_prob.double().cpu().numpy()
 
 
 def _first_trace(pair: LatentVariableModel, data: Dataset) -> PairTrace:

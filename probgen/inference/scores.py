@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from probgen.data import Dataset, fingerprint
 
 Array = NDArray[np.float64]
 
@@ -51,6 +53,49 @@ class Score:
     data_hash: str
     log_jacobian: float = 0.0
     name: str = "model"
+
+    @classmethod
+    def closed_form(
+        cls,
+        log_prob: Array,
+        data: Dataset,
+        *,
+        names: Sequence[str] = ("x",),
+        measure: str = "density of x",
+        model: str = "model",
+    ) -> Score:
+        """The score of a model from elsewhere whose log-probabilities are exact.
+
+        Args:
+            log_prob: of each datum, nats.
+            data: what was scored, so that tables can tell whether others scored the same.
+            names: the variables scored.
+            measure: what the nats are of.
+            model: its name.
+
+        Raises:
+            ValueError: not one finite value a datum.
+        """
+        values = np.asarray(log_prob, dtype=np.float64)
+        if values.shape != (len(data),) or not np.isfinite(values).all():
+            raise ValueError(
+                f"Score.closed_form: expected {len(data)} finite values, one a datum, got shape "
+                f"{values.shape} with {int((~np.isfinite(values)).sum())} not finite."
+            )
+        zero = np.zeros_like(values)
+        return cls(
+            log_prob=values,
+            standard_error=zero,
+            bias=zero,
+            ess=np.full_like(zero, np.nan),
+            khat=np.full_like(zero, -np.inf),
+            num_samples=0,
+            measure=measure,
+            transformation=data.transformation,
+            data_hash=fingerprint({name: data[name] for name in names}),
+            log_jacobian=data.log_jacobian,
+            name=model,
+        )
 
     @property
     def mean(self) -> float:

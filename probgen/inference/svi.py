@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from probgen.data import Dataset, Splits
+from probgen.data import Splits
+from probgen.inference.batches import Resident, Stream, is_stream
 from probgen.inference.devices import as_device, as_dtype, evaluation, fixed_seed
 from probgen.inference.inputs import prepare
 from probgen.inference.nonfinite import explain
@@ -20,10 +21,6 @@ from probgen.inference.objectives import Objective, as_objective
 from probgen.pair import LatentVariableModel, quiet_pyro
 from probgen.progress import Progress
 
-Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
-
-VALIDATION_ROWS = 1000
-"""Data in a validation batch."""
 
 
 @dataclass
@@ -150,68 +147,19 @@ def fit(
             "with a validation part (pg.Dataset.split)."
         )
     where: dict[str, Any] = {"device": target, "dtype": dtype}
-    source: _Resident | _Stream
-    if _is_stream(data):
-        source = _Stream(pair, data, where)
+    source: Resident | Stream
+    if is_stream(data):
+        source = Stream(pair, data, where)
     else:
-        source = _Resident(prepare(pair, data, owner="fit", **where), batch_size)
+        source = Resident(prepare(pair, data, owner="fit", **where), batch_size)
     held = None
     if validation is not None:
-        held = _Resident(prepare(pair, validation, owner="fit", **where), None)
+        held = Resident(prepare(pair, validation, owner="fit", **where), None)
     loop = _Loop(pair, source, held, goal, target, seed)
     loop.optimizer = _make_optimizer(pair, optimizer, learning_rate, target)
     loop.scheduler = scheduler(loop.optimizer) if scheduler is not None else None
     with quiet_pyro():
         return loop.run(num_epochs, patience, progress)
-
-
-class _Resident:
-    """Data on the device, shuffled and cut there."""
-
-    def __init__(self, data: Dataset, batch_size: int | None) -> None:
-        self.data = data
-        self.size = batch_size or min(len(data), VALIDATION_ROWS)
-        if self.size > len(data):
-            raise ValueError(
-                f"fit: batch_size={batch_size} is larger than the {len(data)} data; use "
-                f"batch_size={len(data)} or less."
-            )
-        self.can_repeat = True
-
-    def batches(self, shuffle: bool) -> Iterator[Batch]:
-        data, n = self.data, len(self.data)
-        order = torch.randperm(n, device=next(iter(data.values.values())).device) if shuffle else None
-        for start in range(0, n, self.size):
-            index = slice(start, start + self.size) if order is None else order[start : start + self.size]
-            values = {name: value[index] for name, value in data.values.items()}
-            for name in data.redrawn:
-                values[name] = torch.bernoulli(values[name])
-            yield values, {name: mask[index] for name, mask in (data.observed or {}).items()}
-
-
-class _Stream:
-    """Batches from an iterable, each checked as it arrives."""
-
-    def __init__(self, pair: LatentVariableModel, data: Iterable[Any], where: Any) -> None:
-        if iter(data) is data:
-            raise TypeError(
-                "fit: data is an iterator, which is used up after one epoch; give an iterable that "
-                "can be started anew, such as a list of batches or a DataLoader."
-            )
-        self.pair, self.data, self.where = pair, data, where
-        self.can_repeat = False
-
-    def batches(self, shuffle: bool) -> Iterator[Batch]:
-        empty = True
-        for batch in self.data:
-            part = prepare(self.pair, batch, owner="fit", probe=empty, **self.where)
-            empty = False
-            values = dict(part.values)
-            for name in part.redrawn:
-                values[name] = torch.bernoulli(values[name])
-            yield values, dict(part.observed or {})
-        if empty:
-            raise ValueError("fit: the iterable of batches is empty.")
 
 
 class _Loop:
@@ -223,8 +171,8 @@ class _Loop:
     def __init__(
         self,
         pair: LatentVariableModel,
-        source: _Resident | _Stream,
-        held: _Resident | None,
+        source: Resident | Stream,
+        held: Resident | None,
         objective: Objective,
         device: torch.device,
         seed: int,
@@ -336,12 +284,6 @@ class _Loop:
         if result.validation_elbo:
             text += f"  validation {result.validation_elbo[-1]:.2f}"
         return f"{text}  {num_data / result.seconds[-1]:,.0f} data/s"
-
-
-def _is_stream(data: Any) -> bool:
-    if isinstance(data, (Tensor, Mapping, Dataset, str)) or hasattr(data, "__array__"):
-        return False
-    return hasattr(data, "__iter__")
 
 
 def _make_optimizer(

@@ -1,0 +1,74 @@
+"""Batches for training: from data that stay on the device, or from an iterable of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probgen.data import Dataset
+from probgen.inference.inputs import prepare
+from probgen.pair import LatentVariableModel
+
+Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""Values by variable name, and boolean masks of partly observed variables."""
+
+VALIDATION_ROWS = 1000
+"""Data in a validation batch."""
+
+
+class Resident:
+    """Data on the device, shuffled and cut there."""
+
+    def __init__(self, data: Dataset, batch_size: int | None) -> None:
+        self.data = data
+        self.size = batch_size or min(len(data), VALIDATION_ROWS)
+        if self.size > len(data):
+            raise ValueError(
+                f"fit: batch_size={batch_size} is larger than the {len(data)} data; use "
+                f"batch_size={len(data)} or less."
+            )
+        self.can_repeat = True
+
+    def batches(self, shuffle: bool) -> Iterator[Batch]:
+        data, n = self.data, len(self.data)
+        order = torch.randperm(n, device=next(iter(data.values.values())).device) if shuffle else None
+        for start in range(0, n, self.size):
+            index = slice(start, start + self.size) if order is None else order[start : start + self.size]
+            values = {name: value[index] for name, value in data.values.items()}
+            for name in data.redrawn:
+                values[name] = torch.bernoulli(values[name])
+            yield values, {name: mask[index] for name, mask in (data.observed or {}).items()}
+
+
+class Stream:
+    """Batches from an iterable, each checked as it arrives."""
+
+    def __init__(self, pair: LatentVariableModel, data: Iterable[Any], where: Any) -> None:
+        if iter(data) is data:
+            raise TypeError(
+                "fit: data is an iterator, which is used up after one epoch; give an iterable that "
+                "can be started anew, such as a list of batches or a DataLoader."
+            )
+        self.pair, self.data, self.where = pair, data, where
+        self.can_repeat = False
+
+    def batches(self, shuffle: bool) -> Iterator[Batch]:
+        empty = True
+        for batch in self.data:
+            part = prepare(self.pair, batch, owner="fit", probe=empty, **self.where)
+            empty = False
+            values = dict(part.values)
+            for name in part.redrawn:
+                values[name] = torch.bernoulli(values[name])
+            yield values, dict(part.observed or {})
+        if empty:
+            raise ValueError("fit: the iterable of batches is empty.")
+
+
+def is_stream(data: Any) -> bool:
+    if isinstance(data, (Tensor, Mapping, Dataset, str)) or hasattr(data, "__array__"):
+        return False
+    return hasattr(data, "__iter__")

@@ -1,0 +1,179 @@
+"""declare: the formula, its errors, and the source it writes."""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+import traceback
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import probgen as pg
+from probgen.formula import FormulaError, parse
+from tests.pairs import HIDDEN, binary
+
+VARIABLES: dict[str, Any] = {"y": pg.Categorical(3), "z": pg.Normal(2), "x": pg.Bernoulli(6)}
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "caret", "message"),
+    [
+        ("p(x, y)", "", 3, "one variable on its left"),
+        ("p(z) p(x | z) and", "", 14, "Expected 'p' to begin a factor"),
+        ("p(z) p(x | z) q(z)", "", 14, "Expected 'p'"),
+        ("p(if)", "", 2, "'if' is a reserved word"),
+        ("p(data)", "", 2, "'data' is a reserved word"),
+        ("p(p_x)", "", 2, "reserved"),
+        ("p(x | x)", "", 6, "depends on itself"),
+        ("p(x | z, z)", "", 9, "names 'z' twice"),
+        ("p(z) p(x | z) p(x)", "", 16, "'x' has two factors"),
+        ("p(z | x) p(x | z)", "", 2, "circle through z, x"),
+        ("p(x", "", 3, "Expected ')' to close p(x, but the formula ends"),
+        ("p x", "", 2, "Expected '(' after p"),
+        ("p(1)", "", 2, "Expected the name of a variable"),
+        ("p(x |)", "", 5, "Expected the name of a variable"),
+        ("p()", "", 2, "Expected the name of a variable"),
+        ("", "", 0, "no factor"),
+        ("p(z) p(w | z)", "q(z | w)", 7, "'w' has no family"),
+        ("p(z) p(x | z)", "q(z | v)", 6, "'v' has no family"),
+        ("p(z) p(x | z)", "q(z | y)", 6, "'y' stands in the guide but nowhere in the model"),
+        ("p(x | y)", "q(y | x)", 2, "no factor for"),
+        ("p(z) p(x | z)", "", 2, "Nothing infers 'z', a Normal(2)"),
+        ("p(z) p(x | z)", "q(z | x", 7, "but the formula ends"),
+    ],
+)
+def test_errors_point_at_the_place(p: str, q: str, caret: int, message: str) -> None:
+    names = {n: v for n, v in VARIABLES.items() if n in p + q}
+    with pytest.raises(FormulaError) as error:
+        pg.declare(p, q, **names)
+    text = str(error.value).splitlines()
+    assert message in text[0]
+    assert text[1].strip() in (p, q)
+    assert text[2] == " " * (4 + caret) + "^"
+    assert isinstance(error.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "message"),
+    [
+        (("p(z) p(x | z)", "q(z | x)"), {"w": pg.Normal(1)}, "w=Normal.* stands in no factor"),
+        (("p(z) p(x | z)", "q(z | x)"), {"x": 784}, "x must be a variable such as"),
+        (("p(z) p(x | z)", "q(z | x)"), {"p_w": nn.Linear(1, 1)}, "p_w= belongs to no factor"),
+        (("p(z) p(x | z)", "q(z | x)"), {"q_x": nn.Linear(1, 1)}, "q_x= belongs to no factor"),
+        (("p(z) p(x | z)", "q(z | x)"), {"p_x": pg.Conditional(pg.Normal(6), {"z": pg.Normal(2)})},
+         "p_x is a Conditional of Normal"),
+        (("p(z) p(x | z)", "q(z | x)"), {"p_x": pg.Conditional(pg.Bernoulli(6), {"y": pg.Normal(2)})},
+         "p_x has parents"),
+        ((3, ""), {}, "must be text"),
+        (("p(x)", None), {}, "must be text"),
+    ],
+)  # fmt: skip
+def test_bad_arguments(arguments: Any, variables: Any, message: str) -> None:
+    names = {"z": pg.Normal(2), "x": pg.Bernoulli(6), **variables}
+    if arguments[0] == "p(x)":
+        names.pop("z")
+    with pytest.raises((ValueError, TypeError), match=message):
+        pg.declare(*arguments, **names)
+
+
+def test_factors_come_in_any_order() -> None:
+    p, q = ["p(y)", "p(z)", "p(x | y, z)"], ["q(y | x)", "q(z | x, y)"]
+    seen = set()
+    for p_order, q_order in itertools.product(itertools.permutations(p), itertools.permutations(q)):
+        pair = pg.declare(" ".join(p_order), " ".join(q_order), hidden=HIDDEN, **VARIABLES)
+        assert pg.ELBO()(pair, {"x": binary(4)}).isfinite().all()
+        body = pair.source
+        assert body.index('pyro.sample("y", self.p_y') < body.index('pyro.sample("x", self.p_x')
+        assert body.index('pyro.sample("y", self.q_y') < body.index('pyro.sample("z", self.q_z')
+        seen.add(tuple(sorted(pair.factors("p"))))
+    assert seen == {("x", "y", "z")}
+
+
+def test_spaces_are_free() -> None:
+    a, b = parse("p( z )p(x|y ,z)", "p"), parse("p(z) p(x | y, z)", "p")
+    assert [(f.name, f.parents) for f in a] == [(f.name, f.parents) for f in b]
+
+
+def test_source_is_a_file_one_can_take_over() -> None:
+    """Saved to a file and run, the source is the same model: equal seed, equal weights."""
+    torch.manual_seed(2)
+    declared = pg.declare("p(y) p(z) p(x | y, z)", "q(y | x) q(z | x, y)", hidden=HIDDEN, **VARIABLES)
+    namespace: dict[str, Any] = {"__name__": "taken_over"}
+    exec(declared.source, namespace)
+    torch.manual_seed(2)
+    written = namespace["DeclaredPair"]()
+    assert repr(written) == repr(declared)
+    torch.manual_seed(3)
+    a = pg.ELBO()(declared, {"x": (x := binary(4))})
+    torch.manual_seed(3)
+    binary(4)
+    assert torch.equal(a, pg.ELBO()(written, {"x": x}))
+
+
+def test_settings_appear_in_the_source() -> None:
+    pair = pg.declare("p(z) p(x | z)", "q(z | x)", hidden=(7, 3), activation=nn.SiLU,
+                      z=pg.Normal(2, scale=2.0), x=pg.Normal((1, 2, 2), scale="shared"))  # fmt: skip
+    assert "hidden=(7, 3), activation=torch.nn.SiLU" in pair.source
+    assert "z = pg.Normal(2, scale=2.0)" in pair.source
+    assert "x = pg.Normal((1, 2, 2), scale='shared')" in pair.source
+    assert isinstance(pair.p_x.network.activation, nn.SiLU)  # type: ignore[union-attr]
+    assert pair.q_z.variable.scale == "network"  # type: ignore[union-attr]
+    assert pair.p_z().stddev.tolist() == [2.0, 2.0]  # type: ignore[operator]
+    leaky = lambda: nn.LeakyReLU(0.2)  # noqa: E731
+    pair = pg.declare("p(z) p(x | z)", "q(z | x)", hidden=(3,), activation=leaky,
+                      z=pg.Normal(2), x=pg.Normal(2))  # fmt: skip
+    assert "def __init__(self, activation, hidden=(3,))" in pair.source
+
+
+def test_a_traceback_shows_the_generated_line() -> None:
+    pair = pg.declare("p(z) p(x | z)", "q(z | x)", hidden=HIDDEN, z=pg.Normal(2), x=pg.Bernoulli(6))
+    try:
+        pair.guide(x=torch.zeros(4, 5))
+    except ValueError:
+        text = traceback.format_exc()
+    assert 'z = pyro.sample("z", self.q_z(x=x))' in text
+    assert "<probgen pair" in text
+    linecache.checkcache()
+    assert any(name.startswith("<probgen pair") for name in linecache.cache)
+
+
+def test_own_networks_factories_and_conditionals() -> None:
+    x, z = pg.Bernoulli((1, 4, 4)), pg.Normal(2)
+    mine = pg.Conditional(x, {"z": z}, pg.ConvDecoder)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    pair = pg.declare("p(z) p(x | z)", "q(z | x)", x=x, z=z, p_x=mine, q_z=encoder)
+    assert pair.p_x is mine and pair.q_z.network is encoder  # type: ignore[union-attr]
+    assert "def __init__(self, p_x, q_z)" in pair.source
+    assert pg.ELBO(3)(pair, {"x": torch.ones(5, 1, 4, 4)}).shape == (5,)
+
+
+def test_sampling_given_what_depends_on_what_is_drawn_is_refused() -> None:
+    pair = pg.declare("p(y) p(z) p(x | y, z)", "q(y | x) q(z | x, y)", hidden=HIDDEN, **VARIABLES)
+    with pytest.raises(ValueError, match="x is given but depends on"):
+        pair.sample(2, x=binary(3))
+    with pytest.raises(TypeError, match="unknown variable 'w'"):
+        pair.sample(2, w=binary(3))
+    with pytest.raises(ValueError, match="n must be"):
+        pair.sample(0)
+    assert pair.sample(2, y=torch.tensor([0, 1, 2]))["x"].shape == (2, 3, 6)
+    cvae = pg.declare("p(z) p(x | y, z)", "q(z | x, y)", hidden=HIDDEN, **VARIABLES)
+    with pytest.raises(ValueError, match="y has no distribution in this pair"):
+        cvae.sample(2)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet="pq(xyz|, )ab1_", max_size=24), st.text(alphabet="q(xyz|, )", max_size=16))
+def test_any_formula_works_or_is_refused_with_a_message(p: str, q: str) -> None:
+    names = {name for name in "xyzab" if name in p + q}
+    try:
+        pair = pg.declare(p, q, hidden=(), **dict.fromkeys(names, pg.Normal(1)))
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert pair.factors("p")
+        assert pair.sample(1, **{n: torch.zeros(1, 1) for n in pair.input_names})

@@ -1,0 +1,132 @@
+"""encode, reconstruct and the pictures: what they compute, and that they draw it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import probgen as pg
+from tests.pairs import CASES, HandM2, binary, labels
+
+
+def test_encode_is_the_exact_posterior_mean_of_ppca() -> None:
+    x = torch.randn(1500, 5) @ torch.randn(5, 5)
+    pair = pg.models.PPCA(x=pg.Normal(5), z=pg.Normal(2)).set_maximum_likelihood(x)
+    assert torch.allclose(pg.encode(pair, x)["z"], pair.posterior(x).mean, atol=1e-4)
+
+
+def test_reconstruct_is_the_orthogonal_projection_of_ppca() -> None:
+    """As noise vanishes PPCA's reconstruction is PCA's: W M⁻¹ Wᵀ (x − b) / σ² + b."""
+    x = torch.randn(300, 2) @ torch.randn(2, 5) + 1e-2 * torch.randn(300, 5)
+    pair = pg.models.PPCA(x=pg.Normal(5), z=pg.Normal(2)).set_maximum_likelihood(x)
+    centred = x - x.mean(0)
+    directions = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
+    pca = x.mean(0) + centred @ directions.T @ directions
+    assert torch.allclose(pg.reconstruct(pair, x)["x"], pca, atol=1e-2)
+
+
+def test_encode_gives_class_probabilities() -> None:
+    pair = pg.declare("p(y) p(x | y)", "q(y | x)", hidden=(4,), y=pg.Categorical(3), x=pg.Bernoulli(6))
+    probabilities = pg.encode(pair, binary(7))["y"]
+    assert probabilities.shape == (7, 3)
+    assert torch.allclose(probabilities.sum(1), torch.ones(7))
+    with pytest.raises(ValueError, match="y is a class"):
+        pg.reconstruct(pair, binary(7))
+
+
+def test_a_latent_under_an_unknown_class_has_no_one_mean() -> None:
+    pair, x = HandM2(), binary(5)
+    with pytest.raises(ValueError, match="Give the class too"):
+        pg.encode(pair, {"x": x})
+    assert pg.encode(pair, {"x": x, "y": labels(5)})["z"].shape == (5, 2)
+    assert pg.reconstruct(pair, {"x": x, "y": labels(5)})["x"].shape == (5, 6)
+
+
+@pytest.mark.parametrize("name", ["VAE", "VAE of images", "hierarchical", "CVAE"])
+def test_shapes_and_the_pair_stays_as_it_was(name: str) -> None:
+    case = CASES[name]
+    pair, data = case.build(), case.data(6)
+    state = torch.get_rng_state()
+    for latent, value in pg.encode(pair, data).items():
+        assert value.shape == (6, *pair.variables[latent].event_shape)
+    assert pg.reconstruct(pair, data)["x"].shape == data["x"].shape
+    assert pair.training and torch.equal(state, torch.get_rng_state())
+
+
+# ------------------------------------------------------------------ pictures
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Any:
+    torch.manual_seed(0)
+    data = pg.load("digits")
+    vae = pg.models.VAE(x=pg.Normal(64), z=pg.Normal(3), hidden=(20,))
+    return data, vae, pg.fit(vae, data, num_epochs=6, progress=False)
+
+
+def test_learning_curve(fitted: Any) -> None:
+    _, _, result = fitted
+    ax = pg.plots.learning_curve(result)
+    training, validation, best = ax.get_lines()
+    assert np.array_equal(training.get_ydata(), result.elbo)
+    assert np.array_equal(validation.get_ydata(), result.validation_elbo)
+    assert best.get_xdata() == [result.best_epoch]
+    assert "nats" in ax.get_ylabel() and ax.get_title()
+    low, high = ax.get_ylim()
+    assert low < result.elbo[-1] < high
+
+
+def test_latent_scatter(fitted: Any) -> None:
+    data, vae, _ = fitted
+    ax = pg.plots.latent_scatter(vae, data.test["x"], data.test["y"])
+    assert len(ax.collections) == 10
+    drawn = np.concatenate([c.get_offsets() for c in ax.collections])
+    assert drawn.shape == (360, 2) and abs(drawn.mean(0)).max() < 1e-3
+    assert drawn[:, 0].var() >= drawn[:, 1].var()
+    assert "% of the variance" in ax.get_xlabel()
+    for size in (1, 2):
+        vae = pg.models.VAE(x=pg.Normal(64), z=pg.Normal(size), hidden=(4,))
+        ax = pg.plots.latent_scatter(vae, data.test["x"], data.test["y"])
+        assert ax.get_xlabel() == "z[0]"
+
+
+def test_images_are_laid_out_row_by_row(fitted: Any) -> None:
+    data, vae, _ = fitted
+    ax = pg.plots.images(data.test["x"][:6], columns=3, title="six")
+    canvas = ax.get_images()[0].get_array()
+    assert canvas.shape == (17, 26)
+    assert np.allclose(canvas[9:17, 0:8], data.test["x"][3].reshape(8, 8))
+    ax = pg.plots.reconstructions(vae, data.test["x"][:7], columns=5)
+    canvas = ax.get_images()[0].get_array()
+    assert canvas.shape == (35, 44)
+    means = pg.reconstruct(vae, data.test["x"][:7])["x"]
+    assert np.allclose(canvas[9:17, 9:17], means[1].reshape(8, 8), atol=1e-6)
+    assert np.allclose(canvas[27:35, 9:17], means[6].reshape(8, 8), atol=1e-6)
+    a, b = (pg.plots.samples(vae, n=9, seed=s).get_images()[0].get_array() for s in (1, 2))
+    assert a.shape == (26, 26) and not np.array_equal(a, b)
+    with pytest.raises(ValueError, match="square images"):
+        pg.plots.images(torch.rand(3, 7))
+
+
+def test_every_picture_draws_on_the_axes_given(fitted: Any) -> None:
+    import matplotlib.pyplot as plt
+
+    data, vae, result = fitted
+    x, y = data.test["x"][:20], data.test["y"][:20]
+    _, axes = plt.subplots(2, 2)
+    for draw, ax in zip(
+        (
+            lambda ax: pg.plots.learning_curve(result, ax=ax),
+            lambda ax: pg.plots.latent_scatter(vae, x, y, ax=ax),
+            lambda ax: pg.plots.reconstructions(vae, x, ax=ax),
+            lambda ax: pg.plots.samples(vae, n=4, ax=ax),
+        ),
+        axes.flat,
+        strict=True,
+    ):
+        assert draw(ax) is ax
+        assert ax.get_title()
+    assert len(plt.get_fignums()) == 1

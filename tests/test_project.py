@@ -1,0 +1,73 @@
+"""The project itself: its layout, what importing does, and that the README's code runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_links_at_the_top_lead_into_the_package() -> None:
+    for name in ("models", "inference"):
+        link = ROOT / name
+        assert link.is_symlink() and not link.readlink().is_absolute()
+        assert link.resolve() == ROOT / "probgen" / name
+
+
+def test_importing_changes_no_setting_and_stays_light() -> None:
+    code = """
+import sys, torch, pyro
+def settings():
+    return (pyro.settings.get(), torch.distributions.Distribution._validate_args,
+            torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state().tolist())
+before = settings()
+import probgen
+assert settings() == before
+heavy = {"matplotlib", "arviz", "sklearn", "rich", "pooch", "xarray", "pandas"} & set(sys.modules)
+assert not heavy, heavy
+assert not dict(pyro.get_param_store().items())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_is_documented() -> None:
+    import probgen as pg
+
+    for name in pg.__all__:
+        assert (getattr(pg, name).__doc__ or "").strip(), name
+
+
+def blocks(file: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("file", ["README.md"])
+def test_python_in_the_readme_runs(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = blocks(file)
+    assert found
+    for block in found:
+        # The same code on a budget of two epochs and few samples.
+        quick = re.sub(r"num_epochs=\d+", "num_epochs=2", block)
+        quick = re.sub(r"num_samples=\d+", "num_samples=30", quick)
+        code = "import warnings\nwarnings.simplefilter('ignore')\n" + quick
+        exec(compile(code, file, "exec"), {"__name__": "readme"})
+
+
+def test_the_digits_experiment_writes_what_it_says(tmp_path: Path) -> None:
+    """The main job on a budget of three epochs: exit status, table, figures."""
+    command = [sys.executable, "-m", "experiments.digits", "--out", str(tmp_path)]
+    command += ["--epochs", "3", "--samples", "50"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    written = done.stdout.split("Written:")[1].split()
+    assert len(written) == 7
+    for path in written:
+        assert Path(path).stat().st_size > 0, path
+    table = (tmp_path / "table.txt").read_text()
+    for row in ("VAE", "PPCA", "Gaussian mixture", "density of x", "log-Jacobian"):
+        assert row in table
