@@ -235,9 +235,7 @@ def as_tensor(value: Any, name: str) -> Tensor:
     return tensor
 
 
-def fingerprint(
-    values: Mapping[str, Tensor], observed: Mapping[str, Tensor] | None = None
-) -> str:
+def fingerprint(values: Mapping[str, Tensor], observed: Mapping[str, Tensor] | None = None) -> str:
     """The first 12 hex digits of the SHA-256 of all values, as float32 or int64, by name.
 
     Values that are not observed do not count; which ones they are does.

@@ -26,7 +26,7 @@ def test_digits_are_dequantized_by_one_stored_draw() -> None:
     x = torch.cat([part["x"] for part in parts if part is not None]).double()
     levels = (x * 17).floor()
     assert sorted(levels.sum(1).tolist()) == sorted(raw.sum(1).tolist())
-    assert 0 <= x.min() and x.max() < 1
+    assert x.min() >= 0 and x.max() < 1
     noise = x * 17 - levels
     # A uniform draw: mean 1/2 and variance 1/12 within four standard errors.
     n = noise.numel()
@@ -43,7 +43,9 @@ def test_parts_do_not_overlap() -> None:
     data = pg.load("digits", transform="none")
     assert data.validation is not None and data.test is not None
     rows = torch.cat([data.train["x"], data.validation["x"], data.test["x"]])
-    assert len(rows) == 1797 and len(rows.unique(dim=0)) == len(np.unique(load_digits().data, axis=0))
+    assert len(rows) == 1797 and len(rows.unique(dim=0)) == len(
+        np.unique(load_digits().data, axis=0)
+    )
 
 
 def test_log_jacobian_takes_the_density_back() -> None:
@@ -68,7 +70,9 @@ def test_transforms(transform: Any, flat: bool) -> None:
 
 def test_binarization_has_the_grey_values_as_probabilities() -> None:
     grey = torch.rand(200, 50)
-    ones = torch.stack([pg.Dataset({"x": grey}).binarized("static", seed=s)["x"] for s in range(100)])
+    ones = torch.stack(
+        [pg.Dataset({"x": grey}).binarized("static", seed=s)["x"] for s in range(100)]
+    )
     z = (ones.mean(0) - grey) / (grey * (1 - grey) / 100).sqrt().clamp(min=1e-3)
     assert z.abs().max() < 6 and 0.95 < z.std() < 1.05
 

@@ -102,7 +102,9 @@ def test_spaces_are_free() -> None:
 def test_source_is_a_file_one_can_take_over() -> None:
     """Saved to a file and run, the source is the same model: equal seed, equal weights."""
     torch.manual_seed(2)
-    declared = pg.declare("p(y) p(z) p(x | y, z)", "q(y | x) q(z | x, y)", hidden=HIDDEN, **VARIABLES)
+    declared = pg.declare(
+        "p(y) p(z) p(x | y, z)", "q(y | x) q(z | x, y)", hidden=HIDDEN, **VARIABLES
+    )
     namespace: dict[str, Any] = {"__name__": "taken_over"}
     exec(declared.source, namespace)
     torch.manual_seed(2)

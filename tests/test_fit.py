@@ -314,6 +314,23 @@ def test_non_finite_loss_on_a_gpu_is_found_by_repeating_the_epoch() -> None:
     assert weights(pair).isfinite().all()
 
 
+@pytest.mark.gpu
+def test_nothing_waits_for_the_gpu_within_an_epoch() -> None:
+    """torch raises where a step would synchronize."""
+
+    def strict(pair: Any, data: Any, **settings: Any) -> Tensor:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return pg.ELBO(num_particles=2)(pair, data, **settings)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    for name in ("VAE", "M2", "mixture", "hierarchical"):
+        pair, data = CASES[name].build(), CASES[name].data(20)
+        x = {"x": data["x"]}
+        pg.fit(pair, x, num_epochs=2, batch_size=8, objective=strict, device="cuda", progress=False)
+
+
 def test_a_run_is_repeatable_to_the_bit() -> None:
     results = []
     for noise in (1, 2):

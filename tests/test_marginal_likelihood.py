@@ -275,7 +275,7 @@ def test_errors_are_printed_apart() -> None:
     assert f"± {score.sampling_error:.2g} test sampling (50 data, K=200)" in text
     assert "ESS" in text and "k̂" in text and "density of x" in text and score.data_hash in text
     exact = pair.log_prob(x)
-    assert score.sampling_error == pytest.approx(float(exact.std()) / math.sqrt(50), rel=0.05)
+    assert score.sampling_error == pytest.approx(exact.std().item() / math.sqrt(50), rel=0.05)
 
 
 def test_lower_bound_and_warning_in_words() -> None:

@@ -29,7 +29,9 @@ def test_reconstruct_is_the_orthogonal_projection_of_ppca() -> None:
 
 
 def test_encode_gives_class_probabilities() -> None:
-    pair = pg.declare("p(y) p(x | y)", "q(y | x)", hidden=(4,), y=pg.Categorical(3), x=pg.Bernoulli(6))
+    pair = pg.declare(
+        "p(y) p(x | y)", "q(y | x)", hidden=(4,), y=pg.Categorical(3), x=pg.Bernoulli(6)
+    )
     probabilities = pg.encode(pair, binary(7))["y"]
     assert probabilities.shape == (7, 3)
     assert torch.allclose(probabilities.sum(1), torch.ones(7))

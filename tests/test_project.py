@@ -47,7 +47,9 @@ def blocks(file: str) -> list[str]:
 
 
 @pytest.mark.parametrize("file", ["README.md"])
-def test_python_in_the_readme_runs(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_in_the_readme_runs(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     found = blocks(file)
     assert found

@@ -148,7 +148,10 @@ def test_networks_pass_leading_dims_through(leading: Any) -> None:
     ):
         out = network(*inputs)
         assert out.shape == (*full, *network.output_shape)
-        one = [x.expand(*full, *s)[(0,) * len(full)] for x, s in zip(inputs, (image, vector), strict=True)]
+        one = [
+            x.expand(*full, *s)[(0,) * len(full)]
+            for x, s in zip(inputs, (image, vector), strict=True)
+        ]
         assert torch.allclose(out[(0,) * len(full)], network(*one), atol=1e-5)
 
 
