@@ -191,7 +191,7 @@ def test_corrupt_files_are_refused(small_mnist: Path) -> None:
     content = bytearray(path.read_bytes())
     content[20] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is not the canonical MNIST file.*Delete it"):
+    with pytest.raises(ValueError, match=r"is not the canonical MNIST file.*Delete it"):
         pg.load("mnist")
 
 

@@ -61,6 +61,10 @@ def test_shapes_and_the_pair_stays_as_it_was(name: str) -> None:
 # ------------------------------------------------------------------ pictures
 
 
+def canvas_of(ax: Any) -> Any:
+    return ax.get_images()[0].get_array()
+
+
 @pytest.fixture(scope="module")
 def fitted() -> Any:
     torch.manual_seed(0)
@@ -98,16 +102,16 @@ def test_latent_scatter(fitted: Any) -> None:
 def test_images_are_laid_out_row_by_row(fitted: Any) -> None:
     data, vae, _ = fitted
     ax = pg.plots.images(data.test["x"][:6], columns=3, title="six")
-    canvas = ax.get_images()[0].get_array()
+    canvas = canvas_of(ax)
     assert canvas.shape == (17, 26)
     assert np.allclose(canvas[9:17, 0:8], data.test["x"][3].reshape(8, 8))
     ax = pg.plots.reconstructions(vae, data.test["x"][:7], columns=5)
-    canvas = ax.get_images()[0].get_array()
+    canvas = canvas_of(ax)
     assert canvas.shape == (35, 44)
     means = pg.reconstruct(vae, data.test["x"][:7])["x"]
     assert np.allclose(canvas[9:17, 9:17], means[1].reshape(8, 8), atol=1e-6)
     assert np.allclose(canvas[27:35, 9:17], means[6].reshape(8, 8), atol=1e-6)
-    a, b = (pg.plots.samples(vae, n=9, seed=s).get_images()[0].get_array() for s in (1, 2))
+    a, b = (canvas_of(pg.plots.samples(vae, n=9, seed=s)) for s in (1, 2))
     assert a.shape == (26, 26) and not np.array_equal(a, b)
     with pytest.raises(ValueError, match="square images"):
         pg.plots.images(torch.rand(3, 7))
