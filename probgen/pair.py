@@ -19,6 +19,7 @@ from pyro import poutine
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
+from probgen.checks import check_shape, check_support, convert
 from probgen.conditionals import Conditional
 from probgen.variables import Variable
 
@@ -163,7 +164,7 @@ class LatentVariableModel(nn.Module):
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"{self.name}.sample: n must be an int of at least 1, got {n!r}.")
-        self._check_given(given)
+        given = self._check_given(given)
         with seeded(seed), quiet_pyro(), pyro.plate("particles", n, dim=-2):
             trace = poutine.trace(self.model).get_trace(**given)
         drawn = {}
@@ -174,32 +175,41 @@ class LatentVariableModel(nn.Module):
                 drawn[name] = value if given else value.squeeze(1)
         return drawn
 
-    def _check_given(self, given: dict[str, Tensor]) -> None:
-        factors = self.factors("p")
-        if not factors:
-            return
-        for name in given:
-            if name not in self.variables:
+    def _check_given(self, given: dict[str, Any]) -> dict[str, Tensor]:
+        factors, variables = self.factors("p"), self.variables
+        like = next(self.parameters(), torch.empty(0))
+        checked = {}
+        for name, value in given.items():
+            if variables and name not in variables:
                 raise TypeError(
                     f"{self.name}.sample: unknown variable {name!r}; "
-                    f"its variables are {', '.join(self.variables)}."
+                    f"its variables are {', '.join(variables)}."
                 )
             missing = [
-                parent for parent in ancestors(factors, name)
+                parent
+                for parent in sorted(ancestors(factors, name))
                 if parent in factors and parent not in given
-            ]  # fmt: skip
+            ]
             if missing:
                 raise ValueError(
                     f"{self.name}.sample: {name} is given but depends on {', '.join(missing)}, "
                     "which would be drawn from the prior. Give those too, or use pg.encode for "
                     "the posterior."
                 )
+            tensor = torch.as_tensor(value, device=like.device)
+            variable = variables.get(name)
+            if variable is not None:
+                owner, described = f"{self.name}.sample", f"{self.name} is {variable!r}"
+                check_shape(tensor, variable, name, owner, self.name)
+                check_support(tensor, variable.support, name, owner, described)
+            checked[name] = convert(tensor, variable, like.dtype)
         lacking = [name for name in self.input_names if name not in given]
         if lacking:
             raise ValueError(
                 f"{self.name}.sample: {', '.join(lacking)} has no distribution in this pair; "
                 f"give it, as in sample(n, {lacking[0]}=...)."
             )
+        return checked
 
     # ------------------------------------------------------------------ what print shows
 

@@ -257,7 +257,7 @@ class Categorical(Variable):
 
     def embed(self, value: Tensor, dtype: torch.dtype) -> Tensor:
         """One-hot code of integer classes."""
-        return torch.eye(self.num_classes, dtype=dtype, device=value.device)[value]
+        return torch.eye(self.num_classes, dtype=dtype, device=value.device)[value.long()]
 
     def _arguments(self) -> str:
         shape = f", {tuple(self.event_shape)}" if self.event_shape else ""

@@ -163,6 +163,11 @@ def test_sampling_given_what_depends_on_what_is_drawn_is_refused() -> None:
     with pytest.raises(ValueError, match="n must be"):
         pair.sample(0)
     assert pair.sample(2, y=torch.tensor([0, 1, 2]))["x"].shape == (2, 3, 6)
+    assert pair.sample(2, y=[0, 1])["x"].shape == (2, 2, 6)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"y has values outside its support.*0\.\.2"):
+        pair.sample(2, y=torch.tensor([3]))
+    with pytest.raises(ValueError, match=r"expects \(data\)"):
+        pair.sample(2, y=torch.tensor(1))
     cvae = pg.declare("p(z) p(x | y, z)", "q(z | x, y)", hidden=HIDDEN, **VARIABLES)
     with pytest.raises(ValueError, match="y has no distribution in this pair"):
         cvae.sample(2)

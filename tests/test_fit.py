@@ -379,7 +379,7 @@ def bad(value: Any) -> Tensor:
         (
             bad(0.5),
             {},
-            r"x has values outside its support \(min 0, max 1\).*only 0 and 1.*Binarize",
+            r"x has values outside its support \(min 0, max 1; first in row 5\), but x in VAE is Bernoulli\(6\), which takes only 0 and 1\. Binarize",
         ),
         (bad(float("nan")), {}, "NaN or infinite values in 1 of 32 data, the first in row 5"),
         (structured(32)[:, :5], {}, r"x has shape \(32, 5\), but VAE expects \(data, 6\)"),
@@ -417,7 +417,10 @@ def test_bad_input(data: Any, settings: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (labels(32) + 1, r"y has values outside its support \(min 1, max 3\).*0\.\.2"),
+        (
+            labels(32) + 1,
+            r"y has values outside its support \(min 1, max 3; first in row 2\).*0\.\.2",
+        ),
         (labels(32) - 1, r"min -1"),
         (labels(32) + 0.5, "whole numbers"),
         (labels(31), "same first dim"),

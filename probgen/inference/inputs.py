@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
+from probgen.checks import check_shape, check_support, convert, is_class
 from probgen.data import Dataset, Splits, as_tensor
 from probgen.inference.devices import evaluation, fixed_seed
 from probgen.inference.traces import Site, trace_pair
 from probgen.pair import LatentVariableModel
-from probgen.variables import Variable
 
 
 def prepare(
@@ -64,7 +63,7 @@ def prepare(
     values = {}
     for name, value in selected.items():
         if name in variables:
-            _check_shape(pair, owner, name, value, variables[name])
+            check_shape(value, variables[name], name, owner, pair.name)
         values[name] = value.to(device)
     dataset = replace(dataset, values=values, observed=masks)
     sites = {}
@@ -76,8 +75,10 @@ def prepare(
         if name in dataset.redrawn:
             value = torch.bernoulli(value[:1].float())
         if support is not None:
-            _check_support(pair, owner, name, value, support, masks.get(name))
-    converted = {n: _convert(v, n, variables, sites, dtype) for n, v in values.items()}
+            family = repr(variables[name]) if name in variables else f"supported on {support}"
+            described = f"{pair.name} is {family}"
+            check_support(value, support, name, owner, described, masks.get(name))
+    converted = {name: convert(v, variables.get(name), dtype) for name, v in values.items()}
     return replace(dataset, values=converted)
 
 
@@ -113,20 +114,6 @@ def variable_names(pair: LatentVariableModel) -> list[str]:
     return [p.name for p in parameters]
 
 
-def _check_shape(
-    pair: LatentVariableModel, owner: str, name: str, value: Tensor, variable: Variable
-) -> None:
-    if value.shape[1:] == variable.event_shape:
-        return
-    hint = f"Reshape it, or declare {name} with the shape of the data."
-    if value.shape == variable.event_shape:
-        hint = f"For a single datum give {name}[None]."
-    raise ValueError(
-        f"{owner}: {name} has shape {tuple(value.shape)}, but {pair.name} expects (data, "
-        f"{', '.join(map(str, variable.event_shape))}), since {name} is {variable!r}. {hint}"
-    )
-
-
 def _probe(pair: LatentVariableModel, dataset: Dataset, dtype: torch.dtype) -> dict[str, Site]:
     """Run the pair once on two data: breaches of the contract show before the first step."""
     few = dataset.subset(slice(0, 2))
@@ -145,55 +132,3 @@ def _probe(pair: LatentVariableModel, dataset: Dataset, dtype: torch.dtype) -> d
     device = next(iter(values.values())).device
     with evaluation(pair), fixed_seed(0, device):
         return trace_pair(pair, values, observed=few.observed).model
-
-
-def _check_support(
-    pair: LatentVariableModel, owner: str, name: str, value: Tensor, support: Any,
-    mask: Tensor | None,
-) -> None:  # fmt: skip
-    if mask is not None:
-        value = value[mask]
-        if not len(value):
-            return
-    if value.is_floating_point() and not bool(value.isfinite().all()):
-        rows = (~value.isfinite()).reshape(len(value), -1).any(1)
-        raise ValueError(
-            f"{owner}: {name} has NaN or infinite values in {int(rows.sum())} of {len(value)} "
-            f"data, the first in row {int(rows.nonzero()[0])}. Drop or impute them."
-        )
-    base = support
-    while isinstance(base, constraints.independent):
-        base = base.base_constraint
-    real = value.double() if not value.is_floating_point() else value
-    if bool(base.check(real).all()):
-        return
-    family = repr(pair.variables[name]) if name in pair.variables else f"supported on {base}"
-    if base is constraints.boolean:
-        hint = (
-            f"Binarize it (pg.Dataset.binarized), or declare {name}=pg.Normal(...)."
-        )
-        expected = "only 0 and 1"
-    elif isinstance(base, type(constraints.integer_interval(0, 1))):
-        expected = f"whole numbers {int(base.lower_bound)}..{int(base.upper_bound)}"
-        hint = "Recode the classes, or declare as many as there are."
-    else:
-        expected, hint = f"values that satisfy {base}", f"Transform {name}, or choose another family."
-    raise ValueError(
-        f"{owner}: {name} has values outside its support (min {real.min():.4g}, max "
-        f"{real.max():.4g}), but in {pair.name} it is {family}, which takes {expected}. {hint}"
-    )
-
-
-def is_class(variable: Variable | None) -> bool:
-    """Whether values of a variable index classes, and so are integers."""
-    return variable is not None and hasattr(variable, "num_classes")
-
-
-def _convert(
-    value: Tensor, name: str, variables: Mapping[str, Variable], sites: Mapping[str, Site],
-    dtype: torch.dtype,
-) -> Tensor:  # fmt: skip
-    if name in variables:
-        return value.long() if is_class(variables[name]) else value.to(dtype)
-    keep = not value.is_floating_point() and value.dtype != torch.bool
-    return value if keep else value.to(dtype)

@@ -1,0 +1,110 @@
+"""Values against variables: shapes and supports, with messages that say the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from probgen.variables import Variable
+
+
+def check_shape(value: Tensor, variable: Variable, name: str, owner: str, model: str) -> None:
+    """Values `(data, *event_shape)`.
+
+    Raises:
+        ValueError: any other shape.
+    """
+    if value.dim() and value.shape[1:] == variable.event_shape:
+        return
+    hint = f"Reshape it, or declare {name} with the shape of the data."
+    if value.shape == variable.event_shape:
+        hint = f"For a single datum give {name}[None]."
+    expected = ", ".join(["data", *map(str, variable.event_shape)])
+    raise ValueError(
+        f"{owner}: {name} has shape {tuple(value.shape)}, but {model} expects ({expected}), since "
+        f"{name} is {variable!r}. {hint}"
+    )
+
+
+def check_support(
+    value: Tensor,
+    support: Any,
+    name: str,
+    owner: str,
+    described: str,
+    mask: Tensor | None = None,
+) -> None:
+    """All values finite and within a distribution's support, rows outside the mask aside.
+
+    Args:
+        value: shape `(data, *event_shape)`.
+        support: a torch constraint, taken elementwise.
+        name: the variable.
+        owner: the function that messages name.
+        described: what the variable is, as in `VAE is Bernoulli(784)`.
+        mask: shape `(data,)`; rows where it is false are not looked at.
+
+    Raises:
+        ValueError: names how many data are wrong, the first of them, and the way out.
+    """
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if value.is_floating_point():
+        rows = _wrong_rows(value.isfinite(), mask)
+        if rows is not None:
+            raise ValueError(
+                f"{owner}: {name} has NaN or infinite values in {int(rows.sum())} of {len(value)} "
+                f"data, the first in row {int(rows.nonzero()[0])}. Drop or impute them."
+            )
+    real = value if value.is_floating_point() else value.double()
+    rows = _wrong_rows(support.check(real), mask)
+    if rows is None:
+        return
+    seen = real if mask is None else real[mask]
+    expected, hint = _expected(support, name)
+    raise ValueError(
+        f"{owner}: {name} has values outside its support (min {seen.min():.4g}, max "
+        f"{seen.max():.4g}; first in row {int(rows.nonzero()[0])}), but {name} in {described}, which "
+        f"takes {expected}. {hint}"
+    )
+
+
+def _wrong_rows(right: Tensor, mask: Tensor | None) -> Tensor | None:
+    """Which rows have a wrong element, or `None` where none has."""
+    wrong = ~right
+    if not bool(wrong.any()):
+        return None
+    rows = wrong.reshape(len(wrong), -1).any(1)
+    if mask is not None:
+        rows = rows & mask
+    return rows if bool(rows.any()) else None
+
+
+def _expected(support: Any, name: str) -> tuple[str, str]:
+    if support is constraints.boolean:
+        return (
+            "only 0 and 1",
+            f"Binarize it (pg.Dataset.binarized), or declare {name}=pg.Normal(...).",
+        )
+    if isinstance(support, type(constraints.integer_interval(0, 1))):
+        return (
+            f"whole numbers {int(support.lower_bound)}..{int(support.upper_bound)}",
+            "Recode the classes, or declare as many as there are.",
+        )
+    return f"values that satisfy {support}", f"Transform {name}, or choose another family."
+
+
+def is_class(variable: Variable | None) -> bool:
+    """Whether values of a variable index classes, and so are integers."""
+    return variable is not None and hasattr(variable, "num_classes")
+
+
+def convert(value: Tensor, variable: Variable | None, dtype: torch.dtype) -> Tensor:
+    """Classes to integers, everything else to the dtype; without a variable, integers stay."""
+    if variable is None:
+        keep = not value.is_floating_point() and value.dtype != torch.bool
+        return value if keep else value.to(dtype)
+    return value.long() if is_class(variable) else value.to(dtype)
