@@ -21,7 +21,7 @@ def check_shape(value: Tensor, variable: Variable, name: str, owner: str, model:
         return
     hint = f"Reshape it, or declare {name} with the shape of the data."
     if value.shape == variable.event_shape:
-        hint = f"For a single datum give {name}[None]."
+        hint = "For a single datum add a first dim of size one."
     expected = ", ".join(["data", *map(str, variable.event_shape)])
     raise ValueError(
         f"{owner}: {name} has shape {tuple(value.shape)}, but {model} expects ({expected}), since "

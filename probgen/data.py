@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,8 +22,8 @@ class Dataset:
         name: how messages and tables call the data.
         observed: for a partly observed variable, a boolean mask `(data,)`; values where it is
             false are never looked at.
-        transformation: what was done to the raw data, in words.
-        log_jacobian: what to add to log p(x) for the density before the transformation, nats.
+        transformations: what was done to each variable's raw data, in words.
+        log_jacobians: what to add to log p for the density of a variable before it, nats.
         redrawn: variables whose values are probabilities, binarized anew in every batch.
 
     Raises:
@@ -37,11 +37,11 @@ class Dataset:
         (4, torch.Size([1, 4]))
     """
 
-    values: Mapping[str, Tensor]
+    values: Mapping[str, Any]
     name: str = "data"
     observed: Mapping[str, Tensor] | None = None
-    transformation: str = "none"
-    log_jacobian: float = 0.0
+    transformations: Mapping[str, str] = field(default_factory=dict)
+    log_jacobians: Mapping[str, float] = field(default_factory=dict)
     redrawn: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -50,6 +50,9 @@ class Dataset:
                 f"Dataset: values must be a dict of arrays by variable name, such as {{'x': x}}, "
                 f"got {type(self.values).__name__}."
             )
+        odd = [name for name in self.values if not isinstance(name, str)]
+        if odd:
+            raise TypeError(f"Dataset: variables need names such as 'x', got {odd[0]!r}.")
         values = {name: as_tensor(value, name) for name, value in self.values.items()}
         sizes = {name: len(value) for name, value in values.items()}
         if len(set(sizes.values())) > 1:
@@ -76,14 +79,16 @@ class Dataset:
         """The tensor of a variable."""
         if name not in self.values:
             raise KeyError(f"{name!r} is not among the variables {', '.join(self.values)}")
-        return self.values[name]
+        value: Tensor = self.values[name]
+        return value
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{n} {tuple(v.shape[1:])}" for n, v in self.values.items())
         partly = "".join(
             f", {n} known for {int(m.sum())}" for n, m in (self.observed or {}).items()
         )
-        return f"Dataset({self.name}, {len(self)} data: {shapes}{partly}; {self.transformation})"
+        done = "".join(f"; {words}" for words in self.transformations.values())
+        return f"Dataset({self.name}, {len(self)} data: {shapes}{partly}{done})"
 
     def subset(self, indices: Tensor | slice) -> Dataset:
         """Some of the data, by indices, boolean mask or slice."""
@@ -124,8 +129,8 @@ class Dataset:
         """Grey levels k in 0..levels-1 to (k + u) / levels with one stored uniform draw u.
 
         A density of the result bounds the probability of the levels from below (Theis et al.,
-        2016, "A note on the evaluation of generative models", eq. 3); `log_jacobian` takes it to
-        the density of k + u.
+        2016, "A note on the evaluation of generative models", eq. 3); `log_jacobians` takes
+        it to the density of k + u.
 
         Raises:
             ValueError: values that are not whole numbers in 0..levels-1.
@@ -143,8 +148,11 @@ class Dataset:
         return replace(
             self,
             values={**self.values, name: result},
-            transformation=f"({name} + u) / {levels}, u uniform, one stored draw (seed {seed})",
-            log_jacobian=-size * math.log(levels),
+            transformations={
+                **self.transformations,
+                name: f"({name} + u) / {levels}, u uniform, one stored draw (seed {seed})",
+            },
+            log_jacobians={**self.log_jacobians, name: -size * math.log(levels)},
         )
 
     def binarized(
@@ -170,19 +178,32 @@ class Dataset:
                 f"Dataset.binarized: {name} must lie in [0, 1], got values from {value.min():.4g} "
                 f"to {value.max():.4g}. Divide by the largest grey level first."
             )
+        # A probability mass has no Jacobian.
+        jacobians = {n: value for n, value in self.log_jacobians.items() if n != name}
+        before = self.transformations.get(name)
+        prefix = f"{before}, then " if before else ""
         if how == "dynamic":
-            words = "binarized anew in every batch"
-            return replace(self, redrawn=(*self.redrawn, name), transformation=words)
+            words = f"{prefix}{name} binarized anew in every batch"
+            return replace(
+                self,
+                redrawn=(*self.redrawn, name),
+                transformations={**self.transformations, name: words},
+                log_jacobians=jacobians,
+            )
         draw = torch.from_numpy(np.random.default_rng(seed).random(tuple(value.shape)))
         return replace(
             self,
             values={**self.values, name: (draw < value.double()).float()},
             redrawn=tuple(n for n in self.redrawn if n != name),
-            transformation=f"binarized by one stored draw (seed {seed})",
+            transformations={
+                **self.transformations,
+                name: f"{prefix}{name} binarized by one stored draw (seed {seed})",
+            },
+            log_jacobians=jacobians,
         )
 
     def keep_labels(self, per_class: int, name: str = "y", *, seed: int = 0) -> Dataset:
-        """Hide all labels but `per_class` of each class, chosen by the seed.
+        """Hide all labels but `per_class` of each class, chosen by the seed among those known.
 
         Raises:
             ValueError: a class has fewer data, or per_class is below one.
@@ -190,8 +211,9 @@ class Dataset:
         labels = self[name].numpy()
         rng = np.random.default_rng(seed)
         mask = torch.zeros(len(self), dtype=torch.bool)
-        for label in np.unique(labels):
-            rows = np.flatnonzero(labels == label)
+        known = (self.observed or {}).get(name, torch.ones_like(mask)).numpy()
+        for label in np.unique(labels[known]):
+            rows = np.flatnonzero((labels == label) & known)
             if not 1 <= per_class <= len(rows):
                 raise ValueError(
                     f"Dataset.keep_labels: class {label} has {len(rows)} data, so per_class must "
@@ -226,7 +248,9 @@ def as_tensor(value: Any, name: str) -> Tensor:
                 f"Dataset: {name} must hold numbers, got an array of {array.dtype} "
                 f"({type(value).__name__})."
             )
-        tensor = torch.from_numpy(np.array(array))
+        if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+            array = array.astype(np.float64)
+        tensor = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
     if tensor.is_complex() or tensor.dim() == 0:
         raise TypeError(
             f"Dataset: {name} must be a real array whose first dim is the data, got "
@@ -236,18 +260,18 @@ def as_tensor(value: Any, name: str) -> Tensor:
 
 
 def fingerprint(values: Mapping[str, Tensor], observed: Mapping[str, Tensor] | None = None) -> str:
-    """The first 12 hex digits of the SHA-256 of all values, as float32 or int64, by name.
+    """The first 12 hex digits of the SHA-256 of all values, as float32, by name.
 
     Values that are not observed do not count; which ones they are does.
     """
     digest = hashlib.sha256()
     for name in sorted(values):
         value = values[name].cpu()
-        value = value.float() if value.is_floating_point() else value.long()
+        value = value.float()
         if observed and name in observed:
             mask = observed[name].cpu()
             digest.update(mask.numpy().tobytes())
             value = value[mask]
-        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]

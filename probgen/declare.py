@@ -14,6 +14,7 @@ from torch import nn
 
 from probgen.conditionals import Conditional
 from probgen.formula import Factor, FormulaError, check_guide, parse, sort
+from probgen.networks import as_widths
 from probgen.pair import LatentVariableModel, is_summable
 from probgen.variables import Variable
 
@@ -58,6 +59,9 @@ def declare(
         >>> m2.sample(5)["x"].shape
         torch.Size([5, 6])
     """
+    # A formula may run over lines; columns stay what they are in the message.
+    p, q = (f.replace("\n", " ").replace("\t", " ") if isinstance(f, str) else f for f in (p, q))
+    hidden = as_widths(hidden)
     own = {name: variables.pop(name) for name in list(variables) if name[:2] in ("p_", "q_")}
     p_factors = sort(parse(p, "p"), p, "p")
     q_factors = sort(parse(q, "q"), q, "q")
@@ -67,7 +71,7 @@ def declare(
     _check_variables(p, q, p_factors, q_factors, variables)
     given = _own_conditionals(own, p_factors, q_factors, variables)
     _check_inferable(p, p_factors, q_factors, variables)
-    return _build(p_factors, q_factors, tuple(hidden), activation, variables, given)
+    return _build(p_factors, q_factors, hidden, activation, variables, given)
 
 
 class DeclaredModel(LatentVariableModel):
@@ -292,9 +296,9 @@ def _own_conditionals(
             variable = variable.inferred()
         parents = {name: variables[name] for name in factor.parents}
         if isinstance(value, Conditional):
-            if value.variable.event_shape != variable.event_shape or (
-                type(value.variable) is not type(variable)
-            ):
+            kind = (type(variable), variable.event_shape, variable.input_shape)
+            theirs = value.variable
+            if (type(theirs), theirs.event_shape, theirs.input_shape) != kind:
                 raise ValueError(
                     f"declare: {attribute} is a Conditional of {value.variable!r}, "
                     f"but the formula's variable is {variable!r}."

@@ -33,8 +33,10 @@ def pareto_khat(
         khat = np.full(num_data, np.nan)
     else:
         khat = _fit_tails(log_weights)
-    spread = np.ptp(log_weights, axis=1)
-    khat[spread <= float_error * np.maximum(1.0, np.abs(log_weights).max(axis=1))] = -np.inf
+    finite = np.asarray(np.isfinite(log_weights).all(axis=1))
+    size = np.abs(np.where(finite[:, None], log_weights, 0.0)).max(axis=1)
+    spread = log_weights.max(axis=1) - log_weights.min(axis=1)
+    khat[finite & (spread <= float_error * np.maximum(1.0, size))] = -np.inf
     return khat
 
 
@@ -51,4 +53,4 @@ def _fit_tails(log_weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
             _, khat = array_stats.psislw(-log_weights, r_eff=1.0, axis=-1)
     result: Any = np.array(khat, dtype=np.float64)
-    return result  # type: ignore[no-any-return]
+    return result

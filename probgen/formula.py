@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 RESERVED = frozenset(
-    {"self", "data", "particles", "hidden", "activation", "named", "seed", "n"}
+    {"self", "super", "fn", "data", "particles", "hidden", "activation", "named", "seed", "n"}
     | {"pyro", "torch", "probgen", "pg"}
 )
 """Words that the generated source, its plates or the signatures use and no variable can bear."""
@@ -66,7 +66,7 @@ class _Reader:
         if not _NAME.match(token):
             found = f"found {token!r}" if token else "the formula ends"
             raise self.fail(f"Expected the name of a variable, but {found}.")
-        if keyword.iskeyword(token) or token in RESERVED or token.startswith(("p_", "q_", "__")):
+        if keyword.iskeyword(token) or token in RESERVED or token.startswith(("p_", "q_", "_")):
             raise self.fail(f"{token!r} is a reserved word; call the variable something else.")
         self.index += 1
         return token

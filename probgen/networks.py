@@ -8,7 +8,9 @@ input. The three here act on the last dims, those of the shapes given; any leadi
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Protocol
 
@@ -32,6 +34,43 @@ def broadcast_leading(inputs: Sequence[Tensor], shapes: Sequence[Shape]) -> list
         return list(inputs)
     common = torch.broadcast_shapes(*leading)
     return [x.expand(*common, *shape) for x, shape in zip(inputs, shapes, strict=True)]
+
+
+def as_widths(widths: Sequence[int], name: str = "hidden") -> tuple[int, ...]:
+    """Widths of layers as a tuple of ints.
+
+    Raises:
+        TypeError: not a sequence of integers.
+        ValueError: a width below one.
+    """
+    try:
+        found = tuple(operator.index(width) for width in widths)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be a tuple of ints such as (500, 500), or () for a linear map, "
+            f"got {widths!r}."
+        ) from None
+    if any(width < 1 for width in found):
+        raise ValueError(f"{name}: every width must be at least 1, got {widths!r}.")
+    return found
+
+
+def as_activation(activation: Callable[[], nn.Module]) -> nn.Module:
+    """A new nonlinearity.
+
+    Raises:
+        TypeError: not a class of modules, nor a function that makes one.
+    """
+    made: object = None
+    if callable(activation) and not isinstance(activation, nn.Module):
+        with suppress(TypeError):
+            made = activation()
+    if not isinstance(made, nn.Module):
+        raise TypeError(
+            "activation must be a class of modules such as torch.nn.Tanh, or a function that makes "
+            f"one, got {activation!r}."
+        )
+    return made
 
 
 class MLP(nn.Module):
@@ -61,11 +100,11 @@ class MLP(nn.Module):
         self.input_shapes = [tuple(shape) for shape in input_shapes]
         self.output_shape = tuple(output_shape)
         self.input_sizes = [math.prod(shape) for shape in self.input_shapes]
-        widths = [sum(self.input_sizes), *hidden, math.prod(self.output_shape)]
+        widths = [sum(self.input_sizes), *as_widths(hidden), math.prod(self.output_shape)]
         self.layers = nn.ModuleList(
             nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths)
         )
-        self.activation = activation()
+        self.activation = as_activation(activation)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Inputs `(..., *input_shape)` to outputs `(..., *output_shape)`."""
@@ -78,7 +117,7 @@ class MLP(nn.Module):
         if len(flat) == 1:
             h = first(flat[0])
         else:
-            parts = first.weight.split(self.input_sizes, dim=1)  # type: ignore[union-attr, operator]
+            parts = first.weight.split(self.input_sizes, dim=1)  # type: ignore[operator]
             h = first.bias  # type: ignore[assignment]
             for x, weight in zip(flat, parts, strict=True):
                 h = h + F.linear(x, weight)
@@ -124,12 +163,15 @@ class ConvEncoder(nn.Module):
         self.size = images[0][1:]
         widths = [
             sum(shape[0] if len(shape) == 3 else math.prod(shape) for shape in self.input_shapes),
-            *channels,
+            *as_widths(channels, "ConvEncoder: channels"),
         ]
         stages: list[nn.Module] = []
         height, width = self.size
         for fan_in, fan_out in pairwise(widths):
-            stages += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), activation()]
+            stages += [
+                nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1),
+                as_activation(activation),
+            ]
             height, width = (height + 1) // 2, (width + 1) // 2
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(widths[-1] * height * width, math.prod(self.output_shape))
@@ -182,6 +224,9 @@ class ConvDecoder(nn.Module):
                 "ConvDecoder: the output must be an image, so that the variable has event shape "
                 f"(channels, height, width); got output shape {self.output_shape}."
             )
+        channels = as_widths(channels, "ConvDecoder: channels")
+        if not channels:
+            raise ValueError("ConvDecoder: channels must name at least one map, got ().")
         height, width = self.output_shape[-2:]
         scale = 2 ** len(channels)
         self.seed = (channels[0], -(-height // scale), -(-width // scale))
@@ -189,7 +234,10 @@ class ConvDecoder(nn.Module):
         outs = [*channels[1:], math.prod(self.output_shape[:-2])]
         stages: list[nn.Module] = []
         for fan_in, fan_out in zip(channels, outs, strict=True):
-            stages += [activation(), nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1)]
+            stages += [
+                as_activation(activation),
+                nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1),
+            ]
         self.stages = nn.Sequential(*stages)
 
     def forward(self, *inputs: Tensor) -> Tensor:

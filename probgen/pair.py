@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from probgen.checks import check_shape, check_support, convert
 from probgen.conditionals import Conditional
+from probgen.contexts import as_count, as_seed, evaluation, fixed_seed
 from probgen.variables import Variable
 
 
@@ -61,6 +61,11 @@ class LatentVariableModel(nn.Module):
         >>> Autoencoding().sample(3)["x"].shape
         torch.Size([3, 6])
     """
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Conditionals and parameters are attributes; torch's stub has a union for them."""
 
     def model(self, *args: Any, **named: Any) -> Any:
         """How data come about: samples every variable, those given with `obs=`."""
@@ -111,9 +116,14 @@ class LatentVariableModel(nn.Module):
 
     @property
     def summed_names(self) -> list[str]:
-        """Scalar discrete variables that are summed out exactly where they are missing."""
-        parents = {p for f in self.factors("p").values() for p in f.parents}
+        """Scalar discrete variables that are summed out exactly where they are missing.
+
+        Those with a guide factor; and those without that the model's other factors depend on and
+        the guide's do not.
+        """
         guided = self.factors("q")
+        parents = {p for f in self.factors("p").values() for p in f.parents}
+        parents -= {p for f in guided.values() for p in f.parents}
         return [
             name
             for name, factor in self.factors("p").items()
@@ -142,7 +152,6 @@ class LatentVariableModel(nn.Module):
 
     # ------------------------------------------------------------------ sampling
 
-    @torch.no_grad()
     def sample(
         self, n: int = 1, /, *, seed: int | None = None, **given: Tensor
     ) -> dict[str, Tensor]:
@@ -162,10 +171,14 @@ class LatentVariableModel(nn.Module):
             ValueError: n below one, or a given variable depends on one that is drawn.
             TypeError: an unknown variable.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"{self.name}.sample: n must be an int of at least 1, got {n!r}.")
-        given = self._check_given(given)
-        with seeded(seed), quiet_pyro(), pyro.plate("particles", n, dim=-2):
+        owner = f"{self.name}.sample"
+        n = as_count(n, "n", owner)
+        given = self._check_given({k: v for k, v in given.items() if v is not None}, owner)
+        device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        fixed: Any = nullcontext()
+        if seed is not None:
+            fixed = fixed_seed(as_seed(seed, owner), device)
+        with fixed, evaluation(self), pyro.plate("particles", n, dim=-2):
             trace = poutine.trace(self.model).get_trace(**given)
         drawn = {}
         for name, site in trace.nodes.items():
@@ -175,15 +188,14 @@ class LatentVariableModel(nn.Module):
                 drawn[name] = value if given else value.squeeze(1)
         return drawn
 
-    def _check_given(self, given: dict[str, Any]) -> dict[str, Tensor]:
+    def _check_given(self, given: dict[str, Any], owner: str) -> dict[str, Tensor]:
         factors, variables = self.factors("p"), self.variables
         like = next(self.parameters(), torch.empty(0))
         checked = {}
         for name, value in given.items():
             if variables and name not in variables:
                 raise TypeError(
-                    f"{self.name}.sample: unknown variable {name!r}; "
-                    f"its variables are {', '.join(variables)}."
+                    f"{owner}: unknown variable {name!r}; its variables are {', '.join(variables)}."
                 )
             missing = [
                 parent
@@ -192,21 +204,21 @@ class LatentVariableModel(nn.Module):
             ]
             if missing:
                 raise ValueError(
-                    f"{self.name}.sample: {name} is given but depends on {', '.join(missing)}, "
+                    f"{owner}: {name} is given but depends on {', '.join(missing)}, "
                     "which would be drawn from the prior. Give those too, or use pg.encode for "
                     "the posterior."
                 )
             tensor = torch.as_tensor(value, device=like.device)
             variable = variables.get(name)
             if variable is not None:
-                owner, described = f"{self.name}.sample", f"{self.name} is {variable!r}"
+                described = f"{self.name} is {variable!r}"
                 check_shape(tensor, variable, name, owner, self.name)
                 check_support(tensor, variable.support, name, owner, described)
             checked[name] = convert(tensor, variable, like.dtype)
         lacking = [name for name in self.input_names if name not in given]
         if lacking:
             raise ValueError(
-                f"{self.name}.sample: {', '.join(lacking)} has no distribution in this pair; "
+                f"{owner}: {', '.join(lacking)} has no distribution in this pair; "
                 f"give it, as in sample(n, {lacking[0]}=...)."
             )
         return checked
@@ -279,26 +291,3 @@ def count(factor: Conditional | None) -> str:
     if factor is None:
         return "-"
     return f"{sum(math.prod(p.shape) for p in factor.parameters()):,}"
-
-
-@contextmanager
-def quiet_pyro() -> Iterator[None]:
-    """Switch Pyro's and torch's validation off, and back to what it was, also after an exception."""
-    with pyro.settings.context(
-        validate_distributions_pyro=False,
-        validate_distributions_torch=False,
-        validate_infer=False,
-        validate_poutine=False,
-    ):
-        yield
-
-
-@contextmanager
-def seeded(seed: int | None) -> Iterator[None]:
-    """Run with a seed of its own and put the random states back afterwards; `None` does nothing."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield

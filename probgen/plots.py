@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probgen.contexts import evaluation
 from probgen.inference.posterior import encode, reconstruct
 from probgen.inference.svi import FitResult
 from probgen.pair import LatentVariableModel
@@ -120,12 +121,16 @@ def samples(
 ) -> Axes:
     """Images drawn from the model: latents from the prior, then the mean of x given them."""
     drawn = pair.sample(n, seed=seed)
+    if name not in drawn:
+        raise ValueError(f"samples: no variable {name!r} among {', '.join(drawn)}.")
     factor = pair.factors("p").get(name)
     if factor is None or not factor.parents:
         pixels = drawn[name]
     else:
-        with torch.no_grad():
+        with evaluation(pair):
             pixels = factor(**{parent: drawn[parent] for parent in factor.parents}).mean
+    if bool(pixels.isnan().all()):
+        raise ValueError(f"samples: {name} is made of classes, which have no mean to draw.")
     title = f"Means of p({name} | ...) for {n} draws from the prior of {pair.name}"
     return images(pixels.cpu(), columns=columns, title=title, limits=limits, ax=ax)
 
@@ -142,7 +147,14 @@ def latent_scatter(
     """Posterior means of a latent, coloured by class; their first two principal components where
     the latent has more than two dims."""
     ax = _axes(ax)
-    means = encode(pair, {name: x})[latent].flatten(1).double()
+    kinds = np.asarray(labels)
+    latents = encode(pair, {name: x})
+    if kinds.shape != (len(x),) or latent not in latents:
+        raise ValueError(
+            f"latent_scatter: needs one label a datum and a latent among {', '.join(latents)}, got "
+            f"labels of shape {kinds.shape} for {len(x)} data, and latent={latent!r}."
+        )
+    means = latents[latent].flatten(1).double()
     xlabel, ylabel = f"{latent}[0]", f"{latent}[1]"
     if means.shape[1] == 1:
         means = torch.cat([means, torch.zeros_like(means)], 1)
@@ -154,7 +166,6 @@ def latent_scatter(
         means = means @ directions[:2].T
         xlabel = f"first principal component ({share[0]:.0%} of the variance)"
         ylabel = f"second principal component ({share[1]:.0%})"
-    kinds = np.asarray(labels)
     palette = _palette()
     for index, kind in enumerate(np.unique(kinds)):
         chosen = means[torch.from_numpy(kinds == kind)]

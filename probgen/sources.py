@@ -74,8 +74,8 @@ def load(
             part = part.dequantized(levels=levels, seed=part_seed)
         else:
             grey = part["x"].float() / (levels - 1)
-            part = replace(part, values={**part.values, "x": grey},
-                           transformation="grey values in [0, 1]")  # fmt: skip
+            words = {"x": "x grey, from 0 to 1"}
+            part = replace(part, values={**part.values, "x": grey}, transformations=words)
             if chosen != "none":
                 how: Any = chosen if index == 0 else "static"
                 part = part.binarized(how, seed=part_seed)

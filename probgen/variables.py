@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import pyro.distributions as dist
@@ -147,17 +148,17 @@ class Normal(Variable):
                     f"Normal: scale={scale!r} is unknown; "
                     'use "network", "shared", "isotropic" or a number above 0.'
                 )
-        elif isinstance(scale, bool) or not isinstance(scale, (int, float)):
+        elif isinstance(scale, bool) or not isinstance(scale, Real):
             raise TypeError(f"Normal: scale must be a word or a number, got {scale!r}.")
         elif not 0 < scale < float("inf"):
             raise ValueError(f"Normal: a fixed scale must be finite and above 0, got {scale}.")
-        self.scale = scale
+        self.scale = scale if isinstance(scale, str) else float(scale)
         self.num_outputs = 2 if scale == "network" else 1
 
     def distribution(self, loc: Tensor, raw_scale: Tensor | None = None) -> TorchDistributionMixin:
         """`N(loc, scale²)`; `raw_scale` is any real, or `None` where the scale is fixed."""
         if raw_scale is None:
-            fixed = 1.0 if isinstance(self.scale, str) else float(self.scale)
+            fixed = 1.0 if isinstance(self.scale, str) else self.scale
             return dist.Normal(loc, torch.full_like(loc, fixed))
         return dist.Normal(loc, positive_scale(raw_scale))
 

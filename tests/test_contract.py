@@ -226,7 +226,7 @@ def settings() -> tuple[Any, ...]:
         torch.get_num_threads(),
         torch.is_grad_enabled(),
         torch.get_rng_state().tolist(),
-        np.random.get_state()[1].tolist(),  # type: ignore[index, union-attr]  # noqa: NPY002
+        np.random.get_state()[1].tolist(),  # type: ignore[index]  # noqa: NPY002
     )
 
 

@@ -32,8 +32,8 @@ def test_digits_are_dequantized_by_one_stored_draw() -> None:
     n = noise.numel()
     assert abs(noise.mean() - 0.5) < 4 * math.sqrt(1 / 12 / n)
     assert abs(noise.var() - 1 / 12) < 4 * math.sqrt(1 / 180 / n)
-    assert data.train.log_jacobian == pytest.approx(-64 * math.log(17))
-    assert "one stored draw" in data.train.transformation
+    assert data.train.log_jacobians["x"] == pytest.approx(-64 * math.log(17))
+    assert "one stored draw" in data.train.transformations["x"]
     again = pg.load("digits")
     assert torch.equal(again.train["x"], data.train["x"])
     assert not torch.equal(pg.load("digits", seed=1).train["x"], data.train["x"])
@@ -52,7 +52,7 @@ def test_log_jacobian_takes_the_density_back() -> None:
     """log p of k + u is log p of (k + u) / 17 plus the log-Jacobian: uniform data, by hand."""
     data = pg.load("digits").train
     on_unit_cube = 0.0  # the uniform density of (k + u) / 17
-    assert on_unit_cube + data.log_jacobian == pytest.approx(64 * math.log(1 / 17))
+    assert on_unit_cube + data.log_jacobians["x"] == pytest.approx(64 * math.log(1 / 17))
 
 
 @pytest.mark.parametrize("transform", ["none", "static", "dynamic", "dequantize"])
@@ -123,7 +123,7 @@ def test_fingerprints_tell_data_apart() -> None:
         (lambda: pg.Dataset({"x": torch.ones(0, 2)}), "it is empty"),
         (lambda: pg.Dataset({"x": torch.ones(3), "y": torch.ones(4)}), "x has 3, y has 4"),
         (lambda: pg.Dataset({"x": torch.tensor(3.0)}), "first dim is the data"),
-        (lambda: pg.Dataset({"x": ["a", "b"]}), "must hold numbers"),  # type: ignore[dict-item]
+        (lambda: pg.Dataset({"x": ["a", "b"]}), "must hold numbers"),
         (lambda: pg.Dataset({"x": torch.ones(3)}, observed={"y": torch.ones(3).bool()}), "no such"),
         (lambda: pg.Dataset({"x": torch.ones(3)}, observed={"x": torch.ones(3)}), "must be boolean"),
         (lambda: pg.Dataset({"x": torch.ones(3)}).split(test=3), "leave nothing"),
@@ -181,7 +181,7 @@ def test_mnist_is_read_from_idx_files(small_mnist: Path) -> None:
     assert raw is not None
     grey = (raw["x"] * 255).round()
     assert torch.equal(grey / 255, raw["x"]) and grey.max() == 255
-    assert pg.load("mnist", transform="dequantize").train.log_jacobian == pytest.approx(
+    assert pg.load("mnist", transform="dequantize").train.log_jacobians["x"] == pytest.approx(
         -784 * math.log(256)
     )
 
@@ -215,3 +215,41 @@ def test_absent_and_offline_says_what_to_put_where(
         pg.load("mnist")
     assert str(small_mnist) in str(error.value)
     assert "train-images-idx3-ubyte.gz" in str(error.value)
+
+
+def test_jacobians_add_up_and_leave_with_a_binarization() -> None:
+    data = pg.Dataset({"x": torch.zeros(3, 4), "w": torch.zeros(3, 3)})
+    both = data.dequantized("x", levels=17).dequantized("w", levels=256)
+    assert both.log_jacobians == {
+        "x": pytest.approx(-4 * math.log(17)), "w": pytest.approx(-3 * math.log(256))
+    }  # fmt: skip
+    bits = both.binarized("static", "x")
+    assert set(bits.log_jacobians) == {"w"}
+    assert (
+        bits.transformations["x"].startswith("(x + u) / 17")
+        and "then x bin" in bits.transformations["x"]
+    )
+
+
+def test_labels_once_hidden_stay_hidden() -> None:
+    data = pg.load("digits").train.keep_labels(5, seed=0)
+    fewer = data.keep_labels(2, seed=1)
+    first, second = (data.observed or {})["y"], (fewer.observed or {})["y"]
+    assert second.sum() == 20 and not (second & ~first).any()
+    hidden = pg.Dataset(
+        {"y": torch.tensor([0, 1, -1])}, observed={"y": torch.tensor([1, 1, 0]).bool()}
+    )
+    assert (hidden.keep_labels(1).observed or {})["y"].tolist() == [True, True, False]
+
+
+def test_arrays_of_odd_dtypes() -> None:
+    plain = np.arange(6.0).reshape(3, 2)
+    for array in (
+        plain.astype(">f8"),
+        plain.astype(np.longdouble),
+        plain[::-1][::-1],
+        plain.T.copy().T,
+    ):
+        assert torch.equal(pg.Dataset({"x": array})["x"].double(), torch.from_numpy(plain))
+    with pytest.raises(TypeError, match="need names"):
+        pg.Dataset({0: plain})  # type: ignore[dict-item]

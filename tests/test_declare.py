@@ -123,9 +123,9 @@ def test_settings_appear_in_the_source() -> None:
     assert "hidden=(7, 3), activation=torch.nn.SiLU" in pair.source
     assert "z = pg.Normal(2, scale=2.0)" in pair.source
     assert "x = pg.Normal((1, 2, 2), scale='shared')" in pair.source
-    assert isinstance(pair.p_x.network.activation, nn.SiLU)  # type: ignore[union-attr]
-    assert pair.q_z.variable.scale == "network"  # type: ignore[union-attr]
-    assert pair.p_z().stddev.tolist() == [2.0, 2.0]  # type: ignore[operator]
+    assert isinstance(pair.p_x.network.activation, nn.SiLU)
+    assert pair.q_z.variable.scale == "network"
+    assert pair.p_z().stddev.tolist() == [2.0, 2.0]
     leaky = lambda: nn.LeakyReLU(0.2)  # noqa: E731
     pair = pg.declare("p(z) p(x | z)", "q(z | x)", hidden=(3,), activation=leaky,
                       z=pg.Normal(2), x=pg.Normal(2))  # fmt: skip
@@ -149,7 +149,7 @@ def test_own_networks_factories_and_conditionals() -> None:
     mine = pg.Conditional(x, {"z": z}, pg.ConvDecoder)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
     pair = pg.declare("p(z) p(x | z)", "q(z | x)", x=x, z=z, p_x=mine, q_z=encoder)
-    assert pair.p_x is mine and pair.q_z.network is encoder  # type: ignore[union-attr]
+    assert pair.p_x is mine and pair.q_z.network is encoder
     assert "def __init__(self, p_x, q_z)" in pair.source
     assert pg.ELBO(3)(pair, {"x": torch.ones(5, 1, 4, 4)}).shape == (5,)
 
@@ -171,6 +171,56 @@ def test_sampling_given_what_depends_on_what_is_drawn_is_refused() -> None:
     cvae = pg.declare("p(z) p(x | y, z)", "q(z | x, y)", hidden=HIDDEN, **VARIABLES)
     with pytest.raises(ValueError, match="y has no distribution in this pair"):
         cvae.sample(2)
+
+
+def test_formulas_may_run_over_lines() -> None:
+    pair = pg.declare("""p(z)
+        p(x | z)""", "q(z | x)", hidden=HIDDEN, z=pg.Normal(2), x=pg.Bernoulli(6))  # fmt: skip
+    assert pair.factorization("p") == "p(z) p(x | z)"
+    with pytest.raises(FormulaError) as error:
+        pg.declare("p(z)\np(x | v)", "q(z | x)", z=pg.Normal(2), x=pg.Bernoulli(6))
+    _, shown, caret = str(error.value).splitlines()
+    assert shown[caret.index("^")] == "v"
+
+
+@pytest.mark.parametrize("name", ["list", "chr", "model", "guide", "p", "q", "x_", "dist", "print"])
+def test_names_of_builtins_are_names(name: str) -> None:
+    variables: Any = {name: pg.Normal(2), "x": pg.Bernoulli(6)}
+    pair = pg.declare(f"p({name}) p(x | {name})", f"q({name} | x)", hidden=HIDDEN, **variables)
+    assert pg.ELBO(2)(pair, {"x": binary(3)}).shape == (3,)
+
+
+@pytest.mark.parametrize("name", ["super", "fn", "_INPUT", "self", "torch", "pg", "lambda"])
+def test_names_that_the_source_needs_are_refused(name: str) -> None:
+    with pytest.raises(FormulaError, match="reserved"):
+        pg.declare(f"p({name})")
+
+
+def test_numpys_numbers_stay_out_of_the_source() -> None:
+    import numpy as np
+
+    pair = pg.declare("p(z) p(x | z)", "q(z | x)", hidden=[np.int64(3)], z=pg.Normal(2),  # type: ignore[list-item]
+                      x=pg.Normal(2, scale=np.float64(0.5)))  # fmt: skip
+    assert "np." not in pair.source and pg.ELBO()(pair, {"x": torch.zeros(3, 2)}).shape == (3,)
+
+
+@pytest.mark.parametrize("hidden", [5, (5.0,), (-5,), "500", None])
+def test_bad_hidden(hidden: Any) -> None:
+    for make in (
+        lambda: pg.declare(
+            "p(z) p(x | z)", "q(z | x)", hidden=hidden, z=pg.Normal(2), x=pg.Normal(2)
+        ),
+        lambda: pg.models.VAE(x=pg.Normal(2), z=pg.Normal(2), hidden=hidden),
+        lambda: pg.MLP([(2,)], (3,), hidden=hidden),
+    ):
+        with pytest.raises((ValueError, TypeError), match="hidden"):
+            make()
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), "relu", torch.tanh, None])
+def test_bad_activation(activation: Any) -> None:
+    with pytest.raises(TypeError, match="activation must be a class of modules"):
+        pg.models.VAE(x=pg.Normal(2), z=pg.Normal(2), activation=activation)
 
 
 @settings(max_examples=300, deadline=None)

@@ -57,7 +57,7 @@ def test_two_labels_name_the_clusters() -> None:
     data = pg.Dataset({"x": x, "y": torch.where(mask, y, torch.tensor(-1))}, observed={"y": mask})
     pg.fit(mixture, data, num_epochs=60, batch_size=16, learning_rate=3e-2, **QUICK)
     with torch.no_grad():
-        log_p = torch.stack([mixture.p_x(y=torch.full((64,), c)).log_prob(x) for c in range(2)])  # type: ignore[operator]
+        log_p = torch.stack([mixture.p_x(y=torch.full((64,), c)).log_prob(x) for c in range(2)])
     assert (log_p.argmax(0) == y).all()
 
 
@@ -383,7 +383,7 @@ def bad(value: Any) -> Tensor:
         ),
         (bad(float("nan")), {}, "NaN or infinite values in 1 of 32 data, the first in row 5"),
         (structured(32)[:, :5], {}, r"x has shape \(32, 5\), but VAE expects \(data, 6\)"),
-        (structured(32)[0], {}, r"For a single datum give x\[None\]"),
+        (structured(32)[0], {}, "For a single datum add a first dim"),
         (structured(32)[:0], {}, "empty"),
         ({"w": structured(32)}, {}, "no variable w; its variables are x, z"),
         ({"z": torch.zeros(32, 2)}, {}, "VAE needs x, got z"),
@@ -469,3 +469,160 @@ def test_plain_lines_without_a_terminal(monkeypatch: Any, capsys: Any) -> None:
     pg.fit(vae(), structured(16), num_epochs=2, batch_size=8, device="cpu")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and lines[0].startswith("fit VAE 1/2  ELBO -") and "data/s" in lines[0]
+
+
+# ------------------------------------------------------------------ leaving things as they were
+
+
+class _BadGradient(torch.autograd.Function):
+    """Nothing happens forwards; backwards the gradient is NaN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0] * torch.nan
+
+
+@pytest.mark.parametrize(("epochs", "start"), [(1, 1), (3, 2), (3, 3)])
+def test_a_gradient_that_is_not_finite_leaves_finite_weights(epochs: int, start: int) -> None:
+    """One batch an epoch: the loss is finite where the damage is done."""
+    calls = 0
+
+    def objective(pair: Any, data: Any, **settings: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        bound = pg.ELBO()(pair, data, **settings)
+        return _BadGradient.apply(bound) if calls >= start else bound
+
+    pair = vae()
+    with pytest.raises(FloatingPointError, match=f"end of epoch {start} the parameter .* is NaN"):
+        pg.fit(pair, structured(16), num_epochs=epochs, batch_size=16, objective=objective, **QUICK)
+    assert weights(pair).isfinite().all()
+
+
+def test_a_validation_bound_that_is_not_finite_is_never_the_best() -> None:
+    calls = 0
+
+    def objective(pair: Any, data: Any, **settings: Any) -> Tensor:
+        nonlocal calls
+        calls += not torch.is_grad_enabled()
+        bound = pg.ELBO()(pair, data, **settings)
+        return bound * torch.nan if calls == 1 and not torch.is_grad_enabled() else bound
+
+    result = pg.fit(vae(), structured(16), num_epochs=4, batch_size=8, objective=objective,
+                    validation=structured(8), **QUICK)  # fmt: skip
+    assert np.isnan(result.validation_elbo[0]) and result.best_epoch > 1
+
+
+def test_interrupt_during_validation_leaves_whole_curves() -> None:
+    calls = 0
+
+    def objective(pair: Any, data: Any, **settings: Any) -> Tensor:
+        nonlocal calls
+        calls += not torch.is_grad_enabled()
+        if calls == 3:
+            raise KeyboardInterrupt
+        return pg.ELBO()(pair, data, **settings)
+
+    pair = vae()
+    result = pg.fit(pair, structured(16), num_epochs=9, batch_size=8, objective=objective,
+                    validation=structured(8), **QUICK)  # fmt: skip
+    assert len(result.elbo) == len(result.validation_elbo) == len(result.seconds) == 2
+    pg.plots.learning_curve(result)
+    assert pair.training
+
+
+def test_modes_of_submodules_are_kept() -> None:
+    """A part that the user froze in eval mode stays so, also its running statistics."""
+    frozen = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4)).eval()
+    pair = pg.models.VAE(x=pg.Bernoulli(6), z=pg.Normal(2), hidden=(4,), encoder=frozen)
+    pg.fit(pair, structured(32), num_epochs=1, batch_size=8, **QUICK)
+    assert not frozen.training and pair.training
+    assert torch.equal(frozen[1].running_mean, torch.zeros(4))  # type: ignore[arg-type]
+    pair.eval()
+    pg.fit(pair, structured(32), num_epochs=1, batch_size=8, **QUICK)
+    assert not pair.training and not torch.equal(frozen[1].running_mean, torch.zeros(4))
+
+
+def test_sampling_leaves_running_statistics_alone() -> None:
+    decoder = torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.BatchNorm1d(6))
+    pair = pg.models.VAE(x=pg.Bernoulli(6), z=pg.Normal(2), hidden=(4,), decoder=decoder)
+    before = {name: value.clone() for name, value in pair.state_dict().items()}
+    assert pair.sample(1)["x"].shape == (1, 6) and pair.sample(5)["x"].shape == (5, 6)
+    assert all(torch.equal(value, before[name]) for name, value in pair.state_dict().items())
+
+
+def test_a_refused_fit_leaves_the_precision_alone() -> None:
+    pair = vae()
+    with pytest.raises(ValueError, match="outside its support"):
+        pg.fit(pair, bad(2.0), num_epochs=1, batch_size=8, precision="float64", **QUICK)
+    assert next(pair.parameters()).dtype == torch.float32
+
+
+def test_a_cpu_run_does_not_reseed_a_gpu(monkeypatch: Any) -> None:
+    pair, called = vae(), []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda *a: called.append(a))
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda *a: called.append(a))
+    pg.fit(pair, structured(16), num_epochs=1, batch_size=8, **QUICK)
+    pair.sample(2, seed=0)
+    pg.encode(pair, structured(16), device="cpu")
+    assert not called
+
+
+def test_fit_learns_inside_no_grad() -> None:
+    pair = vae()
+    before = weights(pair)
+    with torch.no_grad():
+        pg.fit(pair, structured(16), num_epochs=1, batch_size=8, **QUICK)
+        assert not torch.is_grad_enabled()
+    assert not torch.equal(before, weights(pair))
+
+
+def test_plateau_waits_for_the_end_of_the_warm_up() -> None:
+    seen: list[float] = []
+
+    class Plateau(torch.optim.lr_scheduler.ReduceLROnPlateau):
+        def step(self, metrics: Any, epoch: Any = None) -> None:  # type: ignore[override]
+            seen.append(float(metrics))
+
+    result = pg.fit(vae(), structured(16), num_epochs=6, batch_size=8, scheduler=Plateau,
+                    objective=pg.ELBO(warmup_epochs=4), **QUICK)  # fmt: skip
+    assert seen == [-value for value in result.elbo[3:]]
+
+
+def test_numpys_numbers_are_numbers() -> None:
+    result = pg.fit(vae(), structured(16), num_epochs=np.int64(2), batch_size=np.int32(8),  # type: ignore[arg-type]
+                    learning_rate=np.float32(1e-3), seed=np.int64(3), **QUICK)  # type: ignore[arg-type]  # fmt: skip
+    assert len(result.elbo) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": torch.optim.Adam(torch.nn.Linear(2, 2).parameters())}, "none of VAE's parameters"),
+        ({"optimizer": torch.optim.LBFGS}, "without a closure"),
+        ({"scheduler": torch.optim.lr_scheduler.StepLR(
+            torch.optim.Adam(torch.nn.Linear(2, 2).parameters()), 1)}, "scheduler must be a callable"),
+        ({"scheduler": lambda optimizer: None}, "scheduler must be a callable"),
+        ({"learning_rate": True}, "learning_rate must be"),
+        ({"objective": pg.ELBO}, "objective must be"),
+    ],
+)  # fmt: skip
+def test_more_bad_settings(settings: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        pg.fit(vae(), structured(16), num_epochs=1, batch_size=8, **settings, **QUICK)
+
+
+def test_a_broken_site_is_found_with_many_particles() -> None:
+    """Repeating the step takes as many particles as the step had."""
+    torch.manual_seed(0)
+    pair = pg.models.VAE(x=pg.Bernoulli(6), z=pg.Normal(2), hidden=(4,),
+                         decoder=_Explodes(float("nan"), 1))  # fmt: skip
+    with pytest.raises(FloatingPointError, match="epoch 1, batch 1: model site x"):
+        pg.fit(pair, structured(16), num_epochs=1, batch_size=8, objective=pg.ELBO(5), **QUICK)
+    with pytest.raises(FloatingPointError, match="an objective of your own"):
+        pg.fit(vae(), structured(16), num_epochs=1, batch_size=8,
+               objective=lambda pair, data, **_: pg.ELBO()(pair, data) * torch.nan, **QUICK)  # fmt: skip

@@ -71,3 +71,31 @@ def test_no_neighbour_of_the_maximum_is_better() -> None:
 def test_as_many_latents_as_elements_are_refused() -> None:
     with pytest.raises(ValueError, match="fewer latents"):
         pg.models.PPCA(x=pg.Normal(3), z=pg.Normal(3)).set_maximum_likelihood(torch.randn(9, 3))
+
+
+def test_data_without_noise_stay_finite() -> None:
+    """Low-rank data drive the noise and the posterior scale to the floor, not to NaN."""
+    x = 10 * torch.randn(200, 1) @ torch.ones(1, 3)
+    pair = pg.models.PPCA(x=pg.Normal(3), z=pg.Normal(1)).set_maximum_likelihood(x)
+    assert all(parameter.isfinite().all() for parameter in pair.parameters())
+    assert pair.log_prob(x).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.randn(9, 4), r"x has shape \(9, 4\)"),
+        (torch.full((9, 3), torch.nan), "NaN or infinite"),
+    ],
+)
+def test_bad_data(x: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pg.models.PPCA(x=pg.Normal(3), z=pg.Normal(1)).set_maximum_likelihood(x)
+
+
+def test_numpy_data() -> None:
+    x = torch.randn(50, 3, dtype=torch.float64)
+    a, b = (pg.models.PPCA(x=pg.Normal(3), z=pg.Normal(1)) for _ in range(2))
+    a.set_maximum_likelihood(x)
+    b.set_maximum_likelihood(x.numpy())  # type: ignore[arg-type]
+    assert torch.equal(a.loadings, b.loadings)

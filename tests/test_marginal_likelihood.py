@@ -177,7 +177,7 @@ def test_summed_over_everything_is_exact() -> None:
     """A mixture has nothing to sample: one pass, no error, whatever the number of samples."""
     pair, x = pairs.mixture().double(), torch.randn(7, pairs.X, dtype=torch.float64)
     score = pg.log_marginal_likelihood(pair, x, num_samples=1000, **DOUBLE)
-    parts = [pair.p_x(y=torch.full((7,), y)).log_prob(x) - math.log(3) for y in range(3)]  # type: ignore[operator]
+    parts = [pair.p_x(y=torch.full((7,), y)).log_prob(x) - math.log(3) for y in range(3)]
     assert np.allclose(score.log_prob, torch.stack(parts).logsumexp(0).detach().numpy(), rtol=1e-12)
     assert score.is_exact and score.monte_carlo_error == 0 and score.num_samples == 1
 
@@ -352,3 +352,47 @@ def test_khat_of_both_arviz_majors_agree() -> None:
     )
     _, khat = array_stats.psislw(-log_weights, r_eff=1.0, axis=-1)
     assert np.abs(pareto_khat(log_weights) - khat).max() < 0.1
+
+
+def test_one_impossible_draw_is_not_exactness() -> None:
+    from probgen.export import pareto_khat
+
+    log_weights = np.random.default_rng(0).normal(size=(3, 200))
+    log_weights[1, 7] = -np.inf
+    log_weights[2] = -5.0
+    khat = pareto_khat(log_weights)
+    assert np.isfinite(khat[:2]).all() and khat[2] == -np.inf
+
+
+def test_one_hash_for_the_same_bits_of_any_dtype() -> None:
+    x = binary(6)
+    scores = {
+        str(kind): pg.log_marginal_likelihood(CASES["VAE"].build(), x.to(kind), num_samples=30)
+        for kind in (torch.float32, torch.uint8, torch.bool)
+    }
+    scores["elsewhere"] = pg.Score.closed_form(
+        np.full(6, -4.0), pg.Dataset({"x": x.long()}), measure="probability mass of x"
+    )
+    assert "elsewhere" in table(scores)
+    with pytest.raises(TypeError, match="must be a Score"):
+        table({"a": 3.0})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="expected 6 finite values"):
+        pg.Score.closed_form(np.array([np.nan] * 6), pg.Dataset({"x": x}))
+
+
+def test_closed_form_of_other_variables() -> None:
+    pair = factor_analysis()
+    with pytest.raises(ValueError, match="closed form of FactorAnalysis is of x"):
+        pg.log_marginal_likelihood(
+            pair, {"x": torch.zeros(2, 5), "z": torch.zeros(2, 2)}, method="exact"
+        )
+
+
+@pytest.mark.parametrize("seed", [None, -1, 2**60, 1.5])
+def test_bad_seeds(seed: Any) -> None:
+    for call in (
+        lambda: pg.log_marginal_likelihood(HandM2(), {"x": binary(3)}, seed=seed),
+        lambda: pg.fit(HandM2(), {"x": binary(3)}, num_epochs=1, batch_size=3, seed=seed),
+    ):
+        with pytest.raises((ValueError, TypeError), match="seed must be"):
+            call()

@@ -33,7 +33,7 @@ def test_a_short_run_of_the_vae_beats_simpler_models() -> None:
     )
     with torch.no_grad():
         rate = data.train["x"].mean(0).clamp(1e-3, 1 - 1e-3)
-        independent.p_x.outputs.copy_(rate.logit())  # type: ignore[union-attr, operator]
+        independent.p_x.outputs.copy_(rate.logit())
     torch.manual_seed(0)
     vae = pg.models.VAE(x=pg.Bernoulli(784), z=pg.Normal(50), hidden=(200, 200))
     pg.fit(vae, data, num_epochs=6, progress=False, validation=None)

@@ -158,7 +158,7 @@ def test_gradient_derived_by_hand() -> None:
     x = torch.tensor([[0.7], [-1.2]], dtype=torch.float64)
     w, b = pair.loadings.item(), pair.mean.item()
     encoder = pair.q_z.network.layers[0]  # type: ignore[union-attr, index]
-    m = x * encoder.weight.item() + encoder.bias.item()  # type: ignore[operator, union-attr]
+    m = x * encoder.weight.item() + encoder.bias.item()  # type: ignore[union-attr]
     s2, t2 = pair.noise_variance.item(), pair.q_z(x=x).stddev[0].item() ** 2
     by_hand = {
         "p_x.network.layers.0.weight": (((x - b) * m - w * (m**2 + t2)) / s2).sum(),
@@ -196,7 +196,7 @@ def test_mixture_is_the_closed_form() -> None:
     """Without a guide factor the bound is log Σ_y p(y) p(x | y) itself."""
     pair, x = pairs.mixture().double(), torch.randn(5, pairs.X, dtype=torch.float64)
     ours = pg.ELBO()(pair, {"x": x})
-    parts = [pair.p_x(y=torch.full((5,), y)).log_prob(x) - math.log(3) for y in range(3)]  # type: ignore[operator]
+    parts = [pair.p_x(y=torch.full((5,), y)).log_prob(x) - math.log(3) for y in range(3)]
     exact = torch.stack(parts).logsumexp(0)
     assert torch.allclose(ours, exact, rtol=1e-12)
     for a, b in zip(gradients(ours.sum(), pair), gradients(exact.sum(), pair), strict=True):
@@ -207,8 +207,8 @@ def test_score_function_gradient_is_that_of_the_exact_bound() -> None:
     """Three binary latents have eight states: the bound and its gradient can be summed."""
     pair, x = pairs.binary_latents().double(), binary(3).double()
     states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0]).double()] * 3)[:, None].expand(8, 3, 3)
-    log_q = pair.q_z(x=x).log_prob(states)  # type: ignore[operator]
-    log_p = pair.p_z().log_prob(states) + pair.p_x(z=states).log_prob(x)  # type: ignore[operator]
+    log_q = pair.q_z(x=x).log_prob(states)
+    log_p = pair.p_z().log_prob(states) + pair.p_x(z=states).log_prob(x)
     exact = (log_q.exp() * (log_p - log_q)).sum(0)
     expected = gradients(exact.sum(), pair)
     values, draws = [], []
@@ -235,9 +235,9 @@ def test_score_function_under_a_summed_class() -> None:
     exact = torch.zeros(2, dtype=torch.float64)
     for y in range(2):
         label = torch.full((2,), y)
-        log_q_y = pair.q_y(x=x).log_prob(label)  # type: ignore[operator]
-        log_q = pair.q_z(x=x, y=label).log_prob(states)  # type: ignore[operator]
-        log_p = -3 * math.log(2) + pair.p_x(y=label, z=states).log_prob(x)  # type: ignore[operator]
+        log_q_y = pair.q_y(x=x).log_prob(label)
+        log_q = pair.q_z(x=x, y=label).log_prob(states)
+        log_p = -3 * math.log(2) + pair.p_x(y=label, z=states).log_prob(x)
         inner = (log_q.exp() * (log_p - log_q - log_q_y)).sum(0)
         exact = exact + log_q_y.exp() * inner
     expected = gradients(exact.sum(), pair)
@@ -369,3 +369,141 @@ def test_a_leaf_that_nothing_infers_must_be_given() -> None:
 def test_bad_settings(bad: Any) -> None:
     with pytest.raises(ValueError, match="ELBO"):
         pg.ELBO(**bad)
+
+
+# ------------------------------------------------------------------ sites of unusual kinds
+
+
+class _Gaussian(pg.LatentVariableModel):
+    """z ~ N(0, 1), x ~ N(z, 1): p(z | x) = N(x / 2, 1/2), with a guide that `how` bends."""
+
+    how = ""
+
+    def model(self, x: Any = None, z: Any = None) -> None:
+        with pyro.plate("data", self.batch_size(x=x, z=z), dim=-1):
+            z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0), obs=z)
+            loc = pyro.deterministic("loc", z) if self.how == "deterministic" else z
+            pyro.sample("x", pyro.distributions.Normal(loc, 1.0), obs=x)
+
+    def guide(self, x: Any = None, z: Any = None) -> None:
+        posterior = pyro.distributions.Normal(x / 2, 0.5**0.5)
+        with pyro.plate("data", len(x), dim=-1):
+            if self.how == "auxiliary":
+                pyro.sample("a", pyro.distributions.Normal(0.0, 5.0), infer={"is_auxiliary": True})
+            if self.how == "auxiliary class":
+                chances = torch.tensor([0.1, 0.2, 0.7])
+                pyro.sample("a", pyro.distributions.Categorical(chances),
+                            infer={"is_auxiliary": True})  # fmt: skip
+            if self.how == "tensor scale":
+                with pyro.poutine.scale(scale=torch.tensor(0.5)):
+                    pyro.sample("z", posterior)
+            elif self.how == "second plate":
+                with pyro.plate("more", 3, dim=-2):
+                    pyro.sample("z", posterior)
+            else:
+                pyro.sample("z", posterior)
+
+
+@pytest.mark.parametrize("how", ["", "auxiliary", "auxiliary class", "deterministic"])
+def test_exact_guides_stay_exact_beside_auxiliary_sites(how: str) -> None:
+    """What the guide draws besides adds nothing: bound and log p(x) stay those of the exact guide."""
+    pair, x = _Gaussian(), torch.tensor([0.3, -1.1])
+    pair.how = how
+    exact = Normal(0.0, 2.0**0.5).log_prob(x)
+    for particles in (1, 4):
+        assert torch.allclose(pg.ELBO(particles)(pair, {"x": x}), exact, atol=1e-5)
+    score = pg.log_marginal_likelihood(pair, x, num_samples=30)
+    assert torch.allclose(torch.from_numpy(score.log_prob).float(), exact, atol=1e-5)
+    assert score.is_exact and score.measure == "density of x"
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("tensor scale", "is scaled by"), ("second plate", "a further plate, more")],
+)
+def test_scales_and_plates_that_would_change_the_numbers_are_refused(
+    how: str, message: str
+) -> None:
+    pair = _Gaussian()
+    pair.how = how
+    with pytest.raises(ValueError, match=message):
+        pg.ELBO()(pair, {"x": torch.zeros(2)})
+
+
+def test_closed_form_kl_respects_masks() -> None:
+    mask = torch.tensor([True, False, True, False])
+
+    class Masked(HandM2):
+        def model(self, *args: Any, **named: Any) -> None:
+            with pyro.poutine.mask(mask=mask):
+                super().model(**named)
+
+        def guide(self, *args: Any, **named: Any) -> None:
+            with pyro.poutine.mask(mask=mask):
+                super().guide(**named)
+
+    pair, data = Masked(), {"x": binary(4), "y": labels(4)}
+    bound = pg.ELBO(analytic_kl=True)(pair, data)
+    assert torch.equal(bound[[1, 3]], torch.zeros(2)) and (bound[[0, 2]] != 0).all()
+
+
+def test_closed_form_kl_under_a_summed_class() -> None:
+    """A binary latent under a class: the KL broadcasts over classes, and the bound is exact."""
+    pair = pg.declare(
+        "p(y) p(z) p(x | y)", "q(y | x) q(z | x, y)", hidden=(4,),
+        y=pg.Categorical(3), z=pg.Bernoulli(2), x=pg.Bernoulli(3),
+    ).double()  # fmt: skip
+    x = torch.bernoulli(torch.full((5, 3), 0.5)).double()
+    exact = torch.zeros(5, dtype=torch.float64)
+    for y in range(3):
+        label = torch.full((5,), y)
+        log_q = pair.q_y(x=x).log_prob(label)
+        kl = kl_divergence(
+            pair.q_z(x=x, y=label).base_dist, pair.p_z().base_dist.expand((5, 2))
+        ).sum(-1)
+        log_p = pair.p_x(y=label).log_prob(x) - math.log(3)
+        exact = exact + log_q.exp() * (log_p - kl - log_q)
+    assert torch.allclose(pg.ELBO(analytic_kl=True)(pair, {"x": x}), exact, rtol=1e-10)
+
+
+def test_guide_and_model_must_agree_on_the_classes() -> None:
+    class Fewer(HandM2):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q_y = pg.Conditional(pg.Categorical(2), {"x": pg.Bernoulli(pairs.X)}, hidden=(4,))
+
+    with pytest.raises(ValueError, match="y has 2 classes in the guide and 3 in the model"):
+        pg.ELBO()(Fewer(), {"x": binary(4)})
+    for name, classes in (("q_y", 2), ("p_y", 5)):
+        own = {"x": pg.Bernoulli(6)} if name == "q_y" else {}
+        mine: Any = {name: pg.Conditional(pg.Categorical(classes), own)}
+        with pytest.raises(ValueError, match=f"{name} is a Conditional of Categorical"):
+            pg.declare("p(y) p(x | y)", "q(y | x)", y=pg.Categorical(3), x=pg.Bernoulli(6), **mine)
+
+
+def test_pyros_objectives_on_classes_summed_in_the_model() -> None:
+    """TraceEnum_ELBO sums as we do; those that would draw the class from its prior are refused."""
+    from probgen.inference.objectives import as_objective
+
+    pair, x = pairs.mixture(), {"x": torch.randn(5, pairs.X)}
+    ours = pg.ELBO()(pair, x).mean()
+    theirs = as_objective(TraceEnum_ELBO(max_plate_nesting=1))(pair, x).mean()
+    assert theirs.item() == pytest.approx(ours.item(), rel=1e-5)
+    for loss in (Trace_ELBO(), TraceMeanField_ELBO()):
+        with pytest.raises(ValueError, match="would draw y from the prior"):
+            as_objective(loss)(pair, x)
+    with pytest.raises(TypeError, match="RenyiELBO has no differentiable_loss"):
+        as_objective(pyro.infer.RenyiELBO())
+
+
+def test_a_class_that_the_guide_needs_must_be_given() -> None:
+    pair = pg.declare("p(y) p(z) p(x | y, z)", "q(z | x, y)", hidden=(4,),
+                      y=pg.Categorical(3), z=pg.Normal(2), x=pg.Bernoulli(6))  # fmt: skip
+    assert "summed" not in repr(pair) and pair.data_names == ["y", "x"]
+    partly = pg.Dataset({"x": binary(4), "y": labels(4)}, observed={"y": labels(4) > 0})
+    with pytest.raises(ValueError, match="needs y, got x"):
+        pg.log_marginal_likelihood(pair, {"x": binary(4)}, num_samples=30)
+    with pytest.raises(ValueError, match="y is observed for some data only"):
+        pg.fit(pair, partly, num_epochs=1, batch_size=2, progress=False)
+    full = pg.Dataset({"x": binary(4), "y": labels(4)}, observed={"y": labels(4) >= 0})
+    assert pg.fit(pair, full, num_epochs=1, batch_size=2, progress=False).elbo

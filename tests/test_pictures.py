@@ -136,3 +136,37 @@ def test_every_picture_draws_on_the_axes_given(fitted: Any) -> None:
         assert draw(ax) is ax
         assert ax.get_title()
     assert len(plt.get_fignums()) == 1
+
+
+def test_classes_have_no_mean() -> None:
+    levels = pg.models.VAE(x=pg.Categorical(17, 16), z=pg.Normal(2), hidden=(4,))
+    x = torch.randint(0, 17, (5, 16))
+    with pytest.raises(ValueError, match="classes, which have no mean"):
+        pg.reconstruct(levels, x)
+    with pytest.raises(ValueError, match="classes, which have no mean"):
+        pg.plots.samples(levels)
+    latent = pg.models.VAE(x=pg.Bernoulli(6), z=pg.Categorical(3, (4,)), hidden=(4,))
+    with pytest.raises(ValueError, match="z is made of classes"):
+        pg.encode(latent, binary(5))
+    nested = pg.declare("p(a) p(b) p(x | a, b)", "q(a | x) q(b | x, a)", hidden=(4,),
+                        a=pg.Categorical(3), b=pg.Categorical(2), x=pg.Bernoulli(6))  # fmt: skip
+    with pytest.raises(ValueError, match="b depends on"):
+        pg.encode(nested, binary(5))
+
+
+def test_reconstruct_draws_nothing_from_the_prior() -> None:
+    pair = pg.declare("p(y) p(z) p(x | y, z)", "q(z | x)", hidden=(4,),
+                      y=pg.Categorical(3), z=pg.Normal(2), x=pg.Bernoulli(6))  # fmt: skip
+    with pytest.raises(ValueError, match="y is not given and the guide has no factor"):
+        pg.reconstruct(pair, binary(5))
+    assert pg.reconstruct(pair, {"x": binary(5), "y": labels(5)})["x"].shape == (5, 6)
+
+
+def test_pictures_of_what_is_not_there(fitted: Any) -> None:
+    data, vae, _ = fitted
+    with pytest.raises(ValueError, match="one label a datum"):
+        pg.plots.latent_scatter(vae, data.test["x"], data.test["y"][:-1])
+    with pytest.raises(ValueError, match="latent='w'"):
+        pg.plots.latent_scatter(vae, data.test["x"], data.test["y"], latent="w")
+    with pytest.raises(ValueError, match="no variable 'w'"):
+        pg.plots.samples(vae, name="w")

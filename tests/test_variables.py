@@ -76,7 +76,7 @@ def test_a_learned_prior_learns() -> None:
     pair = pg.declare("p(x)", x=pg.Bernoulli(2), p_x=pg.Conditional(pg.Bernoulli(2), learned=True))
     x = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
     pg.fit(pair, x, num_epochs=300, batch_size=4, learning_rate=0.1, progress=False)
-    logits = pair.p_x.outputs.flatten()  # type: ignore[union-attr, operator]
+    logits = pair.p_x.outputs.flatten()
     assert logits[0] > 5 and logits[1].sigmoid().item() == pytest.approx(0.25, abs=0.01)
     score = pg.log_marginal_likelihood(pair, x)
     assert score.is_exact and score.num_samples == 1

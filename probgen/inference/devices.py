@@ -1,15 +1,12 @@
-"""Where and how precisely to compute: the device, the dtype and the random state."""
+"""Where and how precisely to compute: the device and the dtype."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
-from torch import nn
 
-from probgen.pair import LatentVariableModel, quiet_pyro
+from probgen.pair import LatentVariableModel
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
@@ -58,24 +55,3 @@ def same_device(a: torch.device, b: torch.device) -> bool:
         return a.type == b.type
     current = torch.cuda.current_device()
     return (current if a.index is None else a.index) == (current if b.index is None else b.index)
-
-
-@contextmanager
-def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Run under a seed of its own; the global random states are put back afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
-@contextmanager
-def evaluation(pair: nn.Module) -> Iterator[None]:
-    """No gradients, no validation, modules in eval mode; everything as it was afterwards."""
-    modes = [(module, module.training) for module in pair.modules()]
-    pair.eval()
-    try:
-        with torch.no_grad(), quiet_pyro():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from probgen.checks import check_shape, check_support, convert, is_class
 from probgen.data import Dataset, Splits, as_tensor
-from probgen.inference.devices import evaluation, fixed_seed
+from probgen.contexts import evaluation, fixed_seed
 from probgen.inference.traces import Site, trace_pair
 from probgen.pair import LatentVariableModel
 
@@ -59,7 +59,14 @@ def prepare(
             f"{', '.join(dataset.values)}. Give every data variable by its name."
         )
     masks = {n: m.to(device) for n, m in (dataset.observed or {}).items() if n in selected}
-    variables = pair.variables
+    variables, summable = pair.variables, pair.summed_names
+    for name in [name for name in masks if name in variables and name not in summable]:
+        if not bool(masks[name].all()):
+            raise ValueError(
+                f"{owner}: {name} is observed for some data only, but {pair.name} cannot sum it out "
+                f"where it is missing. Drop those data, or add a guide factor q({name} | ...)."
+            )
+        del masks[name]
     values = {}
     for name, value in selected.items():
         if name in variables:

@@ -2,6 +2,7 @@ r"""Importance-weighted marginal likelihood of any pair, per datum, with its err
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Mapping
@@ -12,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from probgen.contexts import as_count, as_seed, evaluation, fixed_seed
 from probgen.data import Dataset, fingerprint
 from probgen.export import pareto_khat
-from probgen.inference.devices import as_device, as_dtype, evaluation, fixed_seed, placed
+from probgen.inference.devices import as_device, as_dtype, placed
 from probgen.inference.inputs import prepare
 from probgen.inference.objectives import log_importance_weights
-from probgen.inference.scores import Score, UnreliableEstimateWarning
+from probgen.inference.scores import Score, UnreliableEstimateWarning, words_of
 from probgen.inference.traces import PairTrace, trace_pair
 from probgen.pair import LatentVariableModel
 from probgen.progress import Progress
@@ -90,10 +92,8 @@ def log_marginal_likelihood(
         raise ValueError(
             f'log_marginal_likelihood: method must be "importance" or "exact", got {method!r}.'
         )
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 2:
-        raise ValueError(
-            f"log_marginal_likelihood: num_samples must be an int of at least 2, got {num_samples!r}."
-        )
+    num_samples = as_count(num_samples, "num_samples", "log_marginal_likelihood", least=2)
+    seed = as_seed(seed, "log_marginal_likelihood")
     target, dtype = as_device(device), as_dtype(precision)
     scored = placed(pair, target, dtype)
     dataset = prepare(scored, data, owner="log_marginal_likelihood", device=target, dtype=dtype)
@@ -118,8 +118,8 @@ def log_marginal_likelihood(
         **columns,
         num_samples=drawn,
         measure=_measure(trace, dataset),
-        transformation=dataset.transformation,
-        log_jacobian=dataset.log_jacobian,
+        transformation=words_of(dataset, dataset.values),
+        log_jacobian=sum(dataset.log_jacobians.get(name, 0.0) for name in dataset.values),
         data_hash=fingerprint(dataset.values, dataset.observed),
         name=pair.name,
     )
@@ -201,6 +201,12 @@ def _closed_form(pair: LatentVariableModel, data: Dataset) -> NDArray[np.float64
         raise ValueError(
             f"log_marginal_likelihood: {pair.name} has no closed form (a method log_prob); use "
             'method="importance".'
+        )
+    wanted = list(inspect.signature(method).parameters)
+    if set(wanted) != set(data.values):
+        raise ValueError(
+            f"log_marginal_likelihood: the closed form of {pair.name} is of {', '.join(wanted)}, got "
+            f"{', '.join(data.values)}."
         )
     log_prob: Tensor = method(**data.values)
     return log_prob.double().cpu().numpy()

@@ -8,16 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probgen.contexts import set_random_state
 from probgen.inference.traces import Site, log_prob, trace_pair
 from probgen.pair import LatentVariableModel
+
+TAIL = (
+    " Lower the learning rate, standardize the data, or give the likelihood a fixed scale. "
+    "The pair has its last finite weights back."
+)
 
 
 def explain(
     pair: LatentVariableModel,
     values: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
-    random_state: Tensor,
+    state: tuple[Tensor, Tensor | None],
+    device: torch.device,
     *,
+    num_particles: int,
     epoch: int,
     batch: int,
 ) -> str:
@@ -27,24 +35,19 @@ def explain(
         pair: as it was in the step.
         values: the batch.
         masks: of partly observed variables.
-        random_state: torch's CPU random state before the step.
+        state: the random state before the step.
+        device: where the step ran.
+        num_particles: of the objective.
         epoch: counted from one.
         batch: counted from one.
     """
     head = f"fit: the loss is not finite in epoch {epoch}, batch {batch}: "
-    tail = (
-        " Lower the learning rate, standardize the data, or give the likelihood a fixed scale. "
-        "The pair has its last finite weights back."
-    )
-    for name, parameter in pair.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            return (
-                f"{head}the parameter {name} is {_kind(parameter)} since the step before; "
-                f"the gradient there was not finite.{tail}"
-            )
-    torch.set_rng_state(random_state)
+    broken = broken_parameter(pair)
+    if broken:
+        return f"{head}{broken} since the step before; the gradient there was not finite.{TAIL}"
+    set_random_state(state, device)
     with torch.no_grad():
-        trace = trace_pair(pair, values, observed=masks)
+        trace = trace_pair(pair, values, num_particles=num_particles, observed=masks)
     for owner, sites in (("guide", trace.guide), ("model", trace.model)):
         for name, site in sites.items():
             for quantity, tensor in _quantities(site):
@@ -52,9 +55,22 @@ def explain(
                     rows = (~tensor.isfinite()).sum()
                     return (
                         f"{head}{owner} site {name}, its {quantity} is {_kind(tensor)} in "
-                        f"{int(rows)} of {tensor.numel()} elements.{tail}"
+                        f"{int(rows)} of {tensor.numel()} elements.{TAIL}"
                     )
-    return f"{head}every site is finite by itself, so a sum overflowed.{tail}"
+    return (
+        f"{head}every site of the pair is finite, so a sum overflowed, or an objective of your own "
+        f"returned it.{TAIL}"
+    )
+
+
+def broken_parameter(pair: LatentVariableModel) -> str:
+    """`the parameter NAME is NaN` for the first one that is not finite, or nothing."""
+    parameters = dict(pair.named_parameters())
+    finite = [parameter.isfinite().all() for parameter in parameters.values()]
+    if not finite or bool(torch.stack(finite).all()):  # one wait for the device
+        return ""
+    name = next(n for n, right in zip(parameters, finite, strict=True) if not bool(right))
+    return f"the parameter {name} is {_kind(parameters[name])}"
 
 
 def _quantities(site: Site) -> list[tuple[str, Tensor]]:

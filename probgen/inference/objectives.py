@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from probgen.contexts import as_count
 from probgen.inference.traces import PairTrace, trace_pair
 from probgen.pair import LatentVariableModel
 
@@ -68,13 +69,9 @@ class ELBO:
     def __init__(
         self, num_particles: int = 1, *, analytic_kl: bool = False, warmup_epochs: int = 0
     ) -> None:
-        if isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
-            raise ValueError(f"ELBO: num_particles must be an int above 0, got {num_particles!r}.")
-        if not isinstance(warmup_epochs, int) or warmup_epochs < 0:
-            raise ValueError(f"ELBO: warmup_epochs must be an int from 0, got {warmup_epochs!r}.")
-        self.num_particles = num_particles
+        self.num_particles = as_count(num_particles, "num_particles", "ELBO")
         self.analytic_kl = analytic_kl
-        self.warmup_epochs = warmup_epochs
+        self.warmup_epochs = as_count(warmup_epochs, "warmup_epochs", "ELBO", least=0)
 
     def __repr__(self) -> str:
         return (
@@ -147,9 +144,10 @@ def log_importance_weights(trace: PairTrace) -> Tensor:
     total: Tensor | None = None
     for log_p in trace.log_p.values():
         total = log_p if total is None else total + log_p
-    for name in trace.sampled:
-        total = total - trace.log_q[name]  # type: ignore[operator]
     assert total is not None
+    for name in trace.sampled:
+        if name in trace.model:
+            total = total - trace.log_q[name]
     for name, dim in {**trace.guide_sums, **trace.model_sums}.items():
         total = _logsumexp_classes(trace, total, name, dim)
     total = total.reshape(-1, total.shape[-1])
@@ -181,7 +179,8 @@ def _latent_terms(
         if not trace.guide[name]["fn"].has_rsample:
             score = log_q if score is None else score + log_q
             log_q = log_q.detach()
-        if name not in closed:
+        # An auxiliary site has no term: given its value the rest is a bound by itself.
+        if name not in closed and name in trace.model:
             latent.append(-log_q)
     return latent, likelihood, score
 
@@ -251,8 +250,12 @@ def _closed_form_kl(trace: PairTrace) -> dict[str, Tensor]:
         before_in_guide = guide_order[: guide_order.index(name)]
         if not set(before_in_model) <= set(before_in_guide):
             continue
+        q, p = trace.guide[name], trace.model[name]
+        if any(site["mask"] is not None and site["mask"] is not True for site in (q, p)):
+            continue
+        shape = torch.broadcast_shapes(q["fn"].batch_shape, p["fn"].batch_shape)
         try:
-            closed[name] = kl_divergence(trace.guide[name]["fn"], trace.model[name]["fn"])
+            closed[name] = kl_divergence(q["fn"].expand(shape), p["fn"].expand(shape))
         except NotImplementedError:
             continue
     return closed
@@ -286,11 +289,19 @@ class PyroObjective:
             )
         if kl_weight is not None:
             raise ValueError("KL warm-up is a setting of pg.ELBO, not of Pyro's objectives.")
-        guide = pair.guide
+        model, guide = pair.model, pair.guide
         if isinstance(self.loss, pyro.infer.TraceEnum_ELBO):
-            guide = pyro.infer.config_enumerate(guide)
+            model, guide = (pyro.infer.config_enumerate(f) for f in (model, guide))
+        else:
+            guided = pair.factors("q")
+            summed = [n for n in pair.summed_names if n not in data and n not in guided]
+            if summed:
+                raise ValueError(
+                    f"{type(self.loss).__name__} would draw {', '.join(summed)} from the prior, which "
+                    f'gives no bound; use objective="elbo", which sums it out.'
+                )
         num_data = pair.batch_size(**data)
-        loss = self.loss.differentiable_loss(pair.model, guide, **data)
+        loss = self.loss.differentiable_loss(model, guide, **data)
         return (-loss / num_data).expand(num_data)
 
 
@@ -306,6 +317,11 @@ def as_objective(objective: str | Objective | Any) -> Objective:
     if objective == "analytic-kl":
         return ELBO(analytic_kl=True)
     if isinstance(objective, pyro.infer.ELBO):
+        if not hasattr(objective, "differentiable_loss"):
+            raise TypeError(
+                f"objective: {type(objective).__name__} has no differentiable_loss; use Trace_ELBO, "
+                "TraceMeanField_ELBO, TraceEnum_ELBO or pg.ELBO(...)."
+            )
         return PyroObjective(objective)
     if isinstance(objective, str):
         raise ValueError(
@@ -317,4 +333,4 @@ def as_objective(objective: str | Objective | Any) -> Objective:
             'objective must be "elbo", "analytic-kl", pg.ELBO(...), one of Pyro\'s ELBO objects '
             f"or a callable that returns a value a datum, got {objective!r}."
         )
-    return objective  # type: ignore[no-any-return]
+    return objective

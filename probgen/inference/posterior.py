@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from probgen.contexts import evaluation, fixed_seed
 from probgen.data import Dataset
-from probgen.inference.devices import as_device, evaluation, fixed_seed, placed
+from probgen.inference.devices import as_device, placed
 from probgen.inference.inputs import prepare
 from probgen.inference.traces import trace_pair
 from probgen.pair import LatentVariableModel
@@ -51,17 +54,21 @@ def encode(
             block = dataset.subset(slice(start, start + BLOCK))
             trace = trace_pair(encoder, block.values, observed=block.observed)
             for name, site in trace.guide.items():
+                event = tuple(site["fn"].event_shape)
                 if name in trace.guide_sums:
-                    mean = trace.log_q[name].exp().reshape(-1, len(block)).T
+                    dim = trace.guide_sums[name]
+                    mean = trace.log_q[name].exp().movedim(dim, -1)
+                    event = (mean.shape[-1],)
+                elif _is_class(site["fn"]):
+                    raise ValueError(f"encode: {name} is made of classes, which have no mean.")
                 else:
                     mean = site["fn"].mean
-                    shape = (len(block), *site["fn"].event_shape)
-                    if mean.numel() != torch.Size(shape).numel():
-                        raise ValueError(
-                            f"encode: {name} depends on {', '.join(trace.guide_sums)}, which is not "
-                            "given, so there is one mean for each class. Give the class too."
-                        )
-                    mean = mean.reshape(shape)
+                if mean.numel() != len(block) * math.prod(event):
+                    raise ValueError(
+                        f"encode: {name} depends on {', '.join(trace.guide_sums)}, which is not "
+                        "given, so there is one mean for each class. Give the class too."
+                    )
+                mean = mean.reshape(len(block), *event)
                 parts.setdefault(name, []).append(mean.cpu())
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
 
@@ -82,11 +89,12 @@ def reconstruct(
         device: `"auto"`, or a device as torch names it.
 
     Returns:
-        A CPU tensor `(data, *event_shape)` for each variable that the model scores: for binary
-        data the probability of a one.
+        A CPU tensor `(data, *event_shape)` for each variable that the model scores, classes
+        aside: for binary data the probability of a one.
 
     Raises:
-        ValueError: data that do not fit the pair, or a class that is not given.
+        ValueError: data that do not fit the pair, a class or latent that is neither given nor
+            inferred, or data that are classes.
     """
     decoder, dataset = _ready(pair, data, "reconstruct", device)
     latents = encode(pair, data, seed=seed, device=device)
@@ -96,7 +104,7 @@ def reconstruct(
         raise ValueError(
             f"reconstruct: {', '.join(classes)} is a class, which has no mean; give it for all data."
         )
-    with evaluation(decoder):
+    with evaluation(decoder), fixed_seed(seed, _device(dataset)):
         for start in range(0, len(dataset), BLOCK):
             block = dataset.subset(slice(start, start + BLOCK))
             held = {
@@ -105,11 +113,25 @@ def reconstruct(
             }
             with pyro.condition(data=held):
                 trace = poutine.trace(decoder.model).get_trace(**block.values)
-            for name in block.values:
-                if name in trace.nodes:
-                    mean = trace.nodes[name]["fn"].mean
-                    parts.setdefault(name, []).append(mean.cpu())
+            for name, site in trace.nodes.items():
+                if site["type"] != "sample" or site_is_subsample(site):
+                    continue
+                if not site["is_observed"]:
+                    raise ValueError(
+                        f"reconstruct: {name} is not given and the guide has no factor for it, so "
+                        "it would be drawn from the prior. Give it too."
+                    )
+                if name in block.values and not _is_class(site["fn"]):
+                    parts.setdefault(name, []).append(site["fn"].mean.cpu())
+    if not parts:
+        raise ValueError(f"reconstruct: the data of {pair.name} are classes, which have no mean.")
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
+
+
+def _is_class(fn: Any) -> bool:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return isinstance(fn, torch.distributions.Categorical)
 
 
 def _ready(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,9 +91,9 @@ class Score:
             khat=np.full_like(zero, -np.inf),
             num_samples=0,
             measure=measure,
-            transformation=data.transformation,
+            transformation=words_of(data, names),
             data_hash=fingerprint({name: data[name] for name in names}),
-            log_jacobian=data.log_jacobian,
+            log_jacobian=sum(data.log_jacobians.get(name, 0.0) for name in names),
             name=model,
         )
 
@@ -188,19 +188,28 @@ class Score:
         return "\n".join(lines)
 
     def _what(self) -> str:
-        done = "" if self.transformation == "none" else f", data {self.transformation}"
+        done = "" if self.transformation == "none" else f", {self.transformation}"
         return f"{self.measure}{done}, hash {self.data_hash}"
+
+
+def words_of(data: Dataset, names: Iterable[str]) -> str:
+    """What was done to the raw data of some variables."""
+    return "; ".join(data.transformations[n] for n in names if n in data.transformations) or "none"
 
 
 def table(scores: Mapping[str, Score]) -> str:
     """Scores of several models on the same data, best first, as an aligned table.
 
     Raises:
+        TypeError: a value that is no Score.
         ValueError: the scores are of different data, or of a density and of a probability mass;
             no order among them would mean anything.
     """
     if not scores:
         raise ValueError("table: give at least one score by the model's name.")
+    for name, score in scores.items():
+        if not isinstance(score, Score):
+            raise TypeError(f"table: {name} must be a Score, got {score!r}.")
     first_name, first = next(iter(scores.items()))
     for name, score in scores.items():
         for what, a, b in (

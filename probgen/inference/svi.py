@@ -10,15 +10,25 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from probgen.contexts import (
+    as_count,
+    as_seed,
+    evaluation,
+    fixed_seed,
+    kept_modes,
+    quiet_pyro,
+    random_state,
+)
 from probgen.data import Splits
 from probgen.inference.batches import Resident, Stream, is_stream
-from probgen.inference.devices import as_device, as_dtype, evaluation, fixed_seed
+from probgen.inference.devices import as_device, as_dtype
 from probgen.inference.inputs import prepare
-from probgen.inference.nonfinite import explain
+from probgen.inference.nonfinite import TAIL, broken_parameter, explain
 from probgen.inference.objectives import Objective, as_objective
-from probgen.pair import LatentVariableModel, quiet_pyro
+from probgen.inference.optimizers import make_optimizer, make_scheduler
+from probgen.pair import LatentVariableModel
 from probgen.progress import Progress
 
 
@@ -29,7 +39,8 @@ class FitResult:
 
     Attributes:
         pair: the pair, with the weights kept.
-        elbo: average training bound of each epoch, nats a datum.
+        elbo: average training bound of each epoch, nats a datum; in a warm-up with the weight of
+            that epoch.
         validation_elbo: likewise on the validation data; empty without them.
         seconds: wall time of each epoch.
         best_epoch: the epoch (from one) whose weights the pair has.
@@ -77,7 +88,8 @@ def fit(
 ) -> FitResult:
     """Fit a pair to data by stochastic variational inference.
 
-    The pair is moved to the device and stays there. Values are checked against every variable's
+    The pair is moved to the device and stays there. Variables of a Dataset that it does not know
+    are left aside. Values are checked against every variable's
     support over all data before the first step; inside the loop validation is off and nothing
     waits for a GPU within an epoch. Same seed, machine, thread count: same weights to the bit on
     CPU.
@@ -128,12 +140,13 @@ def fit(
     """
     if not isinstance(pair, LatentVariableModel):
         raise TypeError(f"fit: expected a pair (pg.LatentVariableModel), got {pair!r}.")
-    _check_counts(num_epochs=num_epochs, batch_size=batch_size)
+    num_epochs = as_count(num_epochs, "num_epochs", "fit")
+    batch_size = as_count(batch_size, "batch_size", "fit")
     if patience is not None:
-        _check_counts(patience=patience)
+        patience = as_count(patience, "patience", "fit")
+    seed = as_seed(seed, "fit")
     target, dtype = as_device(device), as_dtype(precision)
     goal = as_objective(objective)
-    pair.to(device=target, dtype=dtype)
     if isinstance(data, Splits):
         validation = data.validation if isinstance(validation, str) else validation
         data = data.train
@@ -146,20 +159,34 @@ def fit(
             f"fit: patience={patience} needs validation data; give validation=..., or Splits "
             "with a validation part (pg.Dataset.split)."
         )
-    where: dict[str, Any] = {"device": target, "dtype": dtype}
-    source: Resident | Stream
-    if is_stream(data):
-        source = Stream(pair, data, where)
-    else:
-        source = Resident(prepare(pair, data, owner="fit", **where), batch_size)
+    before = [(p.device, p.dtype) for p in pair.parameters()][:1]
+    try:
+        pair.to(device=target, dtype=dtype)
+        source, held = _sources(pair, data, validation, batch_size, target, dtype)
+        loop = _Loop(pair, source, held, goal, target, seed)
+        loop.optimizer = make_optimizer(pair, optimizer, learning_rate, target)
+        loop.scheduler = make_scheduler(scheduler, loop.optimizer)
+    except BaseException:
+        for place, kind in before:  # nothing was trained: the pair goes back to where it was
+            pair.to(device=place, dtype=kind)
+        raise
+    with quiet_pyro(), kept_modes(pair), torch.enable_grad():
+        if not pair.training:
+            pair.train()
+        return loop.run(num_epochs, patience, progress)
+
+
+def _sources(
+    pair: LatentVariableModel, data: Any, validation: Any, batch_size: int,
+    device: torch.device, dtype: torch.dtype,
+) -> tuple[Resident | Stream, Resident | None]:  # fmt: skip
+    where: dict[str, Any] = {"device": device, "dtype": dtype}
     held = None
     if validation is not None:
         held = Resident(prepare(pair, validation, owner="fit", **where), None)
-    loop = _Loop(pair, source, held, goal, target, seed)
-    loop.optimizer = _make_optimizer(pair, optimizer, learning_rate, target)
-    loop.scheduler = scheduler(loop.optimizer) if scheduler is not None else None
-    with quiet_pyro():
-        return loop.run(num_epochs, patience, progress)
+    if is_stream(data):
+        return Stream(pair, data, where), held
+    return Resident(prepare(pair, data, owner="fit", **where), batch_size), held
 
 
 class _Loop:
@@ -184,20 +211,15 @@ class _Loop:
 
     def run(self, num_epochs: int, patience: int | None, progress: bool) -> FitResult:
         result, warmup = self.result, getattr(self.objective, "warmup_epochs", 0)
-        was_training = self.pair.training
-        self.pair.train()
         try:
             with Progress(f"fit {self.pair.name}", num_epochs, progress) as bar:
                 for epoch in range(num_epochs):
                     start = time.perf_counter()
                     weight = min(1.0, (epoch + 1) / warmup) if warmup else 1.0
                     elbo, num_data = self.epoch(epoch, weight)
-                    result.elbo.append(elbo)
-                    if self.held is not None:
-                        result.validation_elbo.append(self.validate())
-                    result.seconds.append(time.perf_counter() - start)
-                    self.keep_best(epoch)
-                    self.step_scheduler()
+                    bound = None if self.held is None else self.validate()
+                    self.record(elbo, bound, time.perf_counter() - start)
+                    self.step_scheduler(weight)
                     bar.update(epoch + 1, self.describe(num_data))
                     waited = epoch + 1 - max(result.best_epoch, warmup)
                     if patience is not None and waited >= patience:
@@ -205,8 +227,6 @@ class _Loop:
                         break
         except KeyboardInterrupt:
             result.stopped = "interrupted"
-        finally:
-            self.pair.train(was_training)
         if self.best is not None:
             self.pair.load_state_dict(self.best)
         else:
@@ -227,6 +247,12 @@ class _Loop:
                 self.pair.load_state_dict(before)
                 self.optimizer.load_state_dict(optimizer_before)
                 losses, counts = self.steps(epoch, weight, look=True)
+            broken = broken_parameter(self.pair)
+            if broken:
+                raise FloatingPointError(
+                    f"fit: at the end of epoch {epoch + 1} {broken}; the gradient of its last step was "
+                    f"not finite.{TAIL}"
+                )
         except FloatingPointError:
             self.pair.load_state_dict(self.best if self.best is not None else before)
             raise
@@ -240,13 +266,22 @@ class _Loop:
             kl_weight = torch.full((), weight, device=self.device)
         with fixed_seed(self.seed * 1_000_003 + epoch, self.device):
             for index, (values, masks) in enumerate(self.source.batches(shuffle=True)):
-                state = torch.get_rng_state() if look else None
+                state = random_state(self.device) if look else None
                 bound = self.objective(pair, values, observed=masks, kl_weight=kl_weight)
                 loss = -bound.mean()
                 if look and not math.isfinite(loss.item()):
                     assert state is not None
                     raise FloatingPointError(
-                        explain(pair, values, masks, state, epoch=epoch + 1, batch=index + 1)
+                        explain(
+                            pair,
+                            values,
+                            masks,
+                            state,
+                            self.device,
+                            num_particles=getattr(self.objective, "num_particles", 1),
+                            epoch=epoch + 1,
+                            batch=index + 1,
+                        )
                     )
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -265,16 +300,27 @@ class _Loop:
                 count += len(next(iter(values.values())))
         return float(total) / count
 
-    def keep_best(self, epoch: int) -> None:
-        bounds = self.result.validation_elbo
-        if bounds and (self.best is None or bounds[-1] > bounds[self.result.best_epoch - 1]):
-            self.result.best_epoch = epoch + 1
+    def record(self, elbo: float, bound: float | None, seconds: float) -> None:
+        """Note an epoch, and keep its weights where its validation bound is the best so far."""
+        result = self.result
+        better = bound is not None and math.isfinite(bound)
+        if better and self.best is not None:
+            better = bound > result.validation_elbo[result.best_epoch - 1]  # type: ignore[operator]
+        if better:
             self.best = _clone(self.pair.state_dict())
+        result.elbo.append(elbo)
+        result.seconds.append(seconds)
+        if bound is not None:
+            result.validation_elbo.append(bound)
+        if better:
+            result.best_epoch = len(result.elbo)
 
-    def step_scheduler(self) -> None:
+    def step_scheduler(self, weight: float) -> None:
+        result = self.result
         if isinstance(self.scheduler, ReduceLROnPlateau):
-            bounds = self.result.validation_elbo or self.result.elbo
-            self.scheduler.step(-bounds[-1])
+            # During a warm-up the training bound falls because its weight rises.
+            if weight == 1 or result.validation_elbo:
+                self.scheduler.step(-(result.validation_elbo or result.elbo)[-1])
         elif self.scheduler is not None:
             self.scheduler.step()
 
@@ -284,36 +330,6 @@ class _Loop:
         if result.validation_elbo:
             text += f"  validation {result.validation_elbo[-1]:.2f}"
         return f"{text}  {num_data / result.seconds[-1]:,.0f} data/s"
-
-
-def _make_optimizer(
-    pair: LatentVariableModel, optimizer: Any, learning_rate: float, device: torch.device
-) -> torch.optim.Optimizer:
-    if not isinstance(learning_rate, (int, float)) or not 0 < learning_rate < float("inf"):
-        raise ValueError(f"fit: learning_rate must be above 0, got {learning_rate!r}.")
-    if isinstance(optimizer, torch.optim.Optimizer):
-        return optimizer
-    parameters = [p for p in pair.parameters() if p.requires_grad]
-    if not parameters:
-        raise ValueError(f"fit: {pair.name} has no learnable parameters; score it as it is.")
-    if optimizer is None:
-        fused = device.type in ("cpu", "cuda")
-        return torch.optim.Adam(parameters, lr=learning_rate, fused=fused)
-    if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
-        return optimizer(parameters, lr=learning_rate)  # type: ignore[call-arg]
-    made = optimizer(parameters) if callable(optimizer) else None
-    if not isinstance(made, torch.optim.Optimizer):
-        raise TypeError(
-            "fit: optimizer must be a torch optimizer or a callable that makes one of parameters, "
-            f"such as torch.optim.SGD or functools.partial(torch.optim.SGD, lr=0.1); got {optimizer!r}."
-        )
-    return made
-
-
-def _check_counts(**counts: Any) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"fit: {name} must be an int of at least 1, got {value!r}.")
 
 
 def _clone(state: Any) -> Any:

@@ -156,7 +156,7 @@ class SumOut(Messenger):
         fn = msg["fn"]
         if msg["done"] or msg["is_observed"] or not getattr(fn, "has_enumerate_support", False):
             return
-        if fn.event_shape:
+        if fn.event_shape or msg["infer"].get("is_auxiliary"):
             return
         values = fn.enumerate_support(expand=False)
         msg["value"] = values.reshape(-1, *[1] * (-1 - self.dim))
@@ -169,7 +169,9 @@ def _sites(trace: Any) -> dict[str, Site]:
     return {
         name: site
         for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site_is_subsample(site)
+        if site["type"] == "sample"
+        and not site_is_subsample(site)
+        and not site["infer"].get("_deterministic")
     }
 
 
@@ -198,6 +200,12 @@ def _check(
                 f"{pair.name}: the guide samples {name}, but the model has no such site. Add it "
                 'to the model, or mark it with infer={"is_auxiliary": True}.'
             )
+        if name in model and "_enumerate_dim" in site["infer"]:
+            ours, theirs = (_num_classes(s["fn"]) for s in (site, model[name]))
+            if ours != theirs:
+                raise ValueError(
+                    f"{pair.name}: {name} has {ours} classes in the guide and {theirs} in the model."
+                )
         if isinstance(_base(site["fn"]), dist.Delta):
             raise ValueError(
                 f"{pair.name}: the guide puts a point mass on {name}, so there is no ELBO and no "
@@ -218,12 +226,19 @@ def _check(
 
 
 def _check_site(pair: LatentVariableModel, owner: str, name: str, site: Site) -> None:
-    if not any(frame.dim == -1 for frame in site["cond_indep_stack"]):
+    frames = site["cond_indep_stack"]
+    if not any(frame.dim == -1 for frame in frames):
         raise ValueError(
             f"{pair.name}.{owner}: the site {name} stands outside pyro.plate('data', n, dim=-1), so "
             "it has no value a datum. Move it inside the plate."
         )
-    if not isinstance(site["scale"], Tensor) and site["scale"] != 1.0:
+    extra = [f.name for f in frames if f.dim != -1 and f.name != "particles"]
+    if extra:
+        raise ValueError(
+            f"{pair.name}.{owner}: the site {name} stands in a further plate, {', '.join(extra)}, "
+            "whose dim would be taken for particles. Make it part of the event: .to_event(...)."
+        )
+    if isinstance(site["scale"], Tensor) or site["scale"] != 1.0:
         raise ValueError(
             f"{pair.name}.{owner}: the site {name} is scaled by {site['scale']}; objectives act on "
             "each datum, so take poutine.scale and subsample_size out of the pair. Batches are "
@@ -235,3 +250,8 @@ def _base(fn: Any) -> Any:
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return fn
+
+
+def _num_classes(fn: Any) -> int | None:
+    """Classes of a categorical; other families say nothing."""
+    return int(fn.param_shape[-1]) if isinstance(fn, torch.distributions.Categorical) else None

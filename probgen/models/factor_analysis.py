@@ -71,12 +71,12 @@ class FactorAnalysis(LatentVariableModel):
     @property
     def loadings(self) -> Tensor:
         """W, shape `(x elements, z elements)`."""
-        return self._linear.weight  # type: ignore[return-value]
+        return self._linear.weight
 
     @property
     def mean(self) -> Tensor:
         """b, shape `(x elements,)`."""
-        return self._linear.bias  # type: ignore[return-value]
+        return self._linear.bias
 
     @property
     def noise_variance(self) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from probgen.checks import check_shape, check_support
 from probgen.models.factor_analysis import FactorAnalysis
 from probgen.variables import raw_from_scale, SCALE_FLOOR
 
@@ -43,13 +44,17 @@ class PPCA(FactorAnalysis):
             x: shape `(data, *event_shape)`.
 
         Raises:
-            ValueError: as many latents as elements of x, or more: no noise would be left.
+            ValueError: x of the wrong shape, with NaN or infinite values, or as many latents as elements of x, or more: no noise would be left.
         """
         num_latents = self.loadings.shape[1]
+        owner, variable = f"{self.name}.set_maximum_likelihood", self.p_x.variable
+        x = torch.as_tensor(x, device=self.mean.device)
+        check_shape(x, variable, "x", owner, self.name)
+        check_support(x, variable.support, "x", owner, f"{self.name} is {variable!r}")
         flat = x.reshape(len(x), -1).to(torch.float64)
         if num_latents >= flat.shape[1]:
             raise ValueError(
-                f"{self.name}.set_maximum_likelihood: needs fewer latents than elements of x, got "
+                f"{owner}: needs fewer latents than elements of x, got "
                 f"{num_latents} and {flat.shape[1]}."
             )
         centred = flat - flat.mean(0)
@@ -58,7 +63,7 @@ class PPCA(FactorAnalysis):
         variance = values[num_latents:].mean().clamp(min=(2 * SCALE_FLOOR) ** 2)
         stretch = (values[:num_latents] - variance).clamp(min=0).sqrt()
         loadings = vectors[:, :num_latents] * stretch
-        precision = loadings.T @ loadings / variance + torch.eye(num_latents, dtype=flat.dtype)
+        precision = loadings.T @ loadings / variance + torch.eye(num_latents).to(flat)
         encoder = torch.linalg.solve(precision, loadings.T / variance)
         self.loadings.copy_(loadings)
         self.mean.copy_(flat.mean(0))
@@ -66,6 +71,6 @@ class PPCA(FactorAnalysis):
         inference: Any = self.q_z.network.layers[0]  # type: ignore[union-attr, index]
         inference.weight.copy_(encoder)
         inference.bias.copy_(-encoder @ flat.mean(0))
-        scale = precision.diagonal().rsqrt().reshape(self.q_z.variable.event_shape)
+        scale = precision.diagonal().rsqrt().clamp(min=2 * SCALE_FLOOR).reshape(self.q_z.variable.event_shape)
         self.q_z.raw_scale.copy_(raw_from_scale(scale))  # type: ignore[union-attr]
         return self

@@ -8,7 +8,7 @@ import pyro
 from torch import Tensor, nn
 
 from probgen.conditionals import Conditional
-from probgen.networks import NetworkFactory
+from probgen.networks import NetworkFactory, as_widths
 from probgen.pair import LatentVariableModel
 from probgen.variables import Variable
 
@@ -50,6 +50,7 @@ class VAE(LatentVariableModel):
         decoder: nn.Module | NetworkFactory | None = None,
     ) -> None:
         super().__init__()
+        hidden = as_widths(hidden)
         self.p_z = Conditional(z)
         self.p_x = Conditional(x, {"z": z}, decoder, hidden=hidden[::-1], activation=activation)
         self.q_z = Conditional(

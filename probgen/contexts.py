@@ -1,0 +1,103 @@
+"""Contexts that leave nothing behind: validation, random states, train and eval modes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def quiet_pyro() -> Iterator[None]:
+    """Switch Pyro's and torch's validation off, and back to what it was, also after an exception."""
+    with pyro.settings.context(
+        validate_distributions_pyro=False,
+        validate_distributions_torch=False,
+        validate_infer=False,
+        validate_poutine=False,
+    ):
+        yield
+
+
+@contextmanager
+def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
+    """Run under a seed of its own; the random states are put back afterwards.
+
+    Only the CPU's generator and that of the device are touched: `torch.manual_seed` would reseed
+    every GPU, also those whose state nobody puts back.
+    """
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The random states of the CPU and, where the device is one, of the GPU."""
+    on_gpu = device.type == "cuda"
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_gpu else None
+
+
+def set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    """Put back what `random_state` returned."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
+
+
+@contextmanager
+def kept_modes(module: nn.Module) -> Iterator[None]:
+    """Put every submodule's train or eval mode back afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@contextmanager
+def evaluation(module: nn.Module) -> Iterator[None]:
+    """No gradients, no validation, modules in eval mode; everything as it was afterwards."""
+    with kept_modes(module), torch.no_grad(), quiet_pyro():
+        module.eval()
+        yield
+
+
+def as_seed(seed: Any, owner: str) -> int:
+    """A seed as an int that leaves room for one a pass.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: negative, or from 2**40.
+    """
+    try:
+        value = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"{owner}: seed must be an int, got {seed!r}.") from None
+    if not 0 <= value < 2**40:
+        raise ValueError(f"{owner}: seed must be from 0 to 2**40 - 1, got {value}.")
+    return value
+
+
+def as_count(value: Any, name: str, owner: str, least: int = 1) -> int:
+    """A count as an int; NumPy's integers count.
+
+    Raises:
+        ValueError: not an integer, or below `least`.
+    """
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = least - 1
+    if isinstance(value, bool) or count < least:
+        raise ValueError(f"{owner}: {name} must be an int of at least {least}, got {value!r}.")
+    return count
