@@ -27,6 +27,7 @@ from torch import Tensor
 SCALE_FLOOR = 1e-4
 """The smallest scale a `Normal` can have: keeps densities bounded and float32 gradients finite."""
 
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _UNIT_SCALE = math.log(math.expm1(1 - SCALE_FLOOR))  # a network that returns 0 has scale 1
 
 
@@ -122,6 +123,21 @@ class Variable:
         return hash((type(self), repr(self)))
 
 
+class _NormalEvent(dist.Independent):
+    """Independent Gaussian elements; the same number as elementwise in half the passes."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        base, first = self.base_dist, -self.reinterpreted_batch_ndims
+        z = ((value - base.loc) / base.scale).flatten(first)
+        log_scale = base.scale.log().flatten(first).sum(-1)
+        return -0.5 * (z * z).sum(-1) - log_scale - _HALF_LOG_2PI * z.shape[-1]
+
+
+class _DiagonalNormal(dist.Normal):
+    def to_event(self, reinterpreted_batch_ndims: int | None = None) -> TorchDistributionMixin:
+        return _NormalEvent(self, reinterpreted_batch_ndims)
+
+
 class Normal(Variable):
     """A Gaussian with diagonal covariance.
 
@@ -159,8 +175,8 @@ class Normal(Variable):
         """`N(loc, scale²)`; `raw_scale` is any real, or `None` where the scale is fixed."""
         if raw_scale is None:
             fixed = 1.0 if isinstance(self.scale, str) else self.scale
-            return dist.Normal(loc, torch.full_like(loc, fixed))
-        return dist.Normal(loc, positive_scale(raw_scale))
+            return _DiagonalNormal(loc, torch.full_like(loc, fixed))
+        return _DiagonalNormal(loc, positive_scale(raw_scale))
 
     def inferred(self) -> Normal:
         """A guide's Gaussian always takes its scale from the network."""

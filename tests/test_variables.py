@@ -132,6 +132,27 @@ def test_bernoulli_is_the_cross_entropy(leading: Any, extreme: float) -> None:
     assert type(p.expand(torch.Size((7, *leading, 2)))) is type(p)
 
 
+@pytest.mark.parametrize("leading", [(), (5,), (4, 1, 5)])
+def test_normal_is_torchs(leading: Any) -> None:
+    """The event's log-probability and its gradient equal torch's elementwise ones, and so the KL."""
+    loc = torch.randn(*leading, 2, 3, 4).requires_grad_()
+    raw = torch.randn(*leading, 2, 3, 4).requires_grad_()
+    z = torch.randn(2, 3, 4)
+    p = pg.Normal((3, 4)).distribution(loc, raw).to_event(2)
+    reference = dist.Normal(loc, positive_scale(raw)).to_event(2)
+    ours, theirs = p.log_prob(z), reference.log_prob(z)
+    assert ours.shape == theirs.shape
+    assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-4)
+    a = torch.autograd.grad(ours.sum(), [loc, raw], retain_graph=True)
+    b = torch.autograd.grad(theirs.sum(), [loc, raw], retain_graph=True)
+    assert all(torch.allclose(g, h, rtol=1e-4, atol=1e-4) for g, h in zip(a, b, strict=True))
+    prior = pg.Normal((3, 4)).distribution(torch.zeros(3, 4), torch.zeros(3, 4)).to_event(2)
+    kl = torch.distributions.kl_divergence(p, prior.expand(p.batch_shape))
+    standard = dist.Normal(torch.zeros(3, 4), 1.0).to_event(2).expand(p.batch_shape)
+    assert torch.allclose(kl, torch.distributions.kl_divergence(reference, standard), rtol=1e-4)
+    assert type(p.expand(torch.Size((7, *leading, 2)))) is type(p)
+
+
 # ------------------------------------------------------------------ networks
 
 
