@@ -40,7 +40,7 @@ def fit_ppca(data: pg.Splits) -> pg.models.PPCA:
     assert data.validation is not None
     candidates = [
         pg.models.PPCA(x=pg.Normal(64), z=pg.Normal(n)).set_maximum_likelihood(data.train["x"])
-        for n in (2, 4, 8, 16, 24, 32, 40, 48, 56)
+        for n in (2, 4, 8, 16, 24, 32, 40, 48, 52, 56, 60, 63)
     ]
     held = data.validation["x"]
     return max(candidates, key=lambda pair: pair.log_prob(held).mean().item())
@@ -49,7 +49,7 @@ def fit_ppca(data: pg.Splits) -> pg.models.PPCA:
 def fit_mixture(data: pg.Splits, seed: int) -> GaussianMixture:
     """scikit-learn's EM; covariances, components and regularization by validation."""
     assert data.validation is not None
-    settings = [("full", n) for n in (1, 3, 5, 10)] + [("diag", n) for n in (10, 20, 40, 60)]
+    settings = [("full", n) for n in (1, 3, 5, 10)] + [("diag", n) for n in (10, 20, 40, 60, 80)]
     candidates = [
         GaussianMixture(n, covariance_type=kind, reg_covar=floor, random_state=seed)
         for kind, n in settings
