@@ -1,6 +1,6 @@
 """fit() and log_marginal_likelihood() against hand-written eager torch, in one process.
 
-    python -m benchmarks.core --repeats 15
+    python -m benchmarks.core --repeats 31
 
 Blocks of both are run in shuffled pairs and the ratio is taken pair by pair, so that a machine
 whose speed drifts still gives a ratio that holds. Writes benchmarks/results/core.md and .json.
@@ -115,7 +115,7 @@ def machine() -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=15, help="pairs of blocks (default 15)")
+    parser.add_argument("--repeats", type=int, default=31, help="pairs of blocks (default 31)")
     repeats = parser.parse_args().repeats
     import warnings
 

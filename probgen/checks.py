@@ -92,7 +92,8 @@ def _expected(support: Any, name: str) -> tuple[str, str]:
     if isinstance(support, type(constraints.integer_interval(0, 1))):
         return (
             f"whole numbers {int(support.lower_bound)}..{int(support.upper_bound)}",
-            "Recode the classes, or declare as many as there are.",
+            "Recode the classes, or declare as many as there are; labels that are unknown are named "
+            "by pg.Dataset(..., observed={...: mask}).",
         )
     return f"values that satisfy {support}", f"Transform {name}, or choose another family."
 

@@ -27,9 +27,12 @@ class Conditional(nn.Module):
         parents: the variables it depends on, by name.
         network: what maps parents to parameters. A module is called with one tensor a parent, in
             the order of `parents`, each of shape `(rows, *input_shape)` with a class one-hot, and
-            returns anything that reshapes to `(rows, *variable.output_shape)`. A factory is
-            called with the input shapes and the output shape (`pg.ConvDecoder` is one). Without
-            either: an `MLP`.
+            returns anything that reshapes to `(rows, *variable.output_shape)`, or a tuple of
+            tensors, one an output: logits for `Bernoulli` and `Categorical`; for `Normal` the
+            mean and a raw scale of any sign, which `positive_scale` maps to the scale (0 to 1).
+            A factory is called with the input shapes and the output shape (`pg.ConvDecoder` is
+            one, and so is `functools.partial(pg.ConvDecoder, channels=(8, 16))`). Without either:
+            an `MLP`.
         hidden: widths of the MLP's hidden layers; `()` is a linear map.
         activation: class of the MLP's nonlinearity.
         learned: for a prior: learn its parameters.
@@ -86,7 +89,7 @@ class Conditional(nn.Module):
                         "Conditional: network must be a torch.nn.Module or a callable that builds "
                         f"one from the input shapes and the output shape, got {network!r}."
                     )
-                network = network(shapes, variable.output_shape)
+                network = _made(network, shapes, variable)
             self.network = network
         elif network is not None:
             raise ValueError(
@@ -106,7 +109,7 @@ class Conditional(nn.Module):
         # Follows the module's dtype and device, also where the module has no parameter.
         self.register_buffer("anchor", torch.empty(0), persistent=False)
 
-    def forward(self, **parents: Tensor | None) -> TorchDistributionMixin:
+    def forward(self, *unnamed: Tensor, **parents: Tensor | None) -> TorchDistributionMixin:
         """The distribution given parents of shape `(..., *event_shape)`; leading dims broadcast.
 
         Raises:
@@ -114,6 +117,11 @@ class Conditional(nn.Module):
             ValueError: a parent's last dims are not its event shape, or the network's output does
                 not fit the variable.
         """
+        if unnamed:
+            raise TypeError(
+                f"Conditional of {self.variable!r}: give {_names(self.parents)} by name, as in "
+                "q_z(x=x)."
+            )
         outputs = self._outputs(parents)
         event_dims = len(self.variable.event_shape)
         if self.raw_scale is not None:
@@ -154,7 +162,14 @@ class Conditional(nn.Module):
         leading = inputs[0].shape[: inputs[0].dim() - len(shapes[0])]
         rows = [x.reshape(-1, *shape) for x, shape in zip(inputs, shapes, strict=True)]
         assert self.network is not None
-        out = self.network(*rows)
+        try:
+            out = self.network(*rows)
+        except (RuntimeError, TypeError) as error:
+            got = ", ".join(str(tuple(x.shape)) for x in rows)
+            raise ValueError(
+                f"Conditional of {self.variable!r}: its {type(self.network).__name__} failed on "
+                f"inputs of shape {got}, one for each of {_names(self.parents)}: {error}"
+            ) from error
         wanted = self.variable.output_shape
         if isinstance(out, tuple):
             out = torch.stack([part.reshape(len(rows[0]), *wanted[1:]) for part in out], 1)
@@ -169,6 +184,25 @@ class Conditional(nn.Module):
     def extra_repr(self) -> str:
         given = ", ".join(f"{name}={parent!r}" for name, parent in self.parents.items())
         return f"{self.variable!r}" + (f" | {given}" if given else "")
+
+
+def _made(factory: NetworkFactory, shapes: Sequence[torch.Size], variable: Variable) -> nn.Module:
+    """The network that a factory makes of the input shapes and the output shape."""
+    made: object = None
+    cause: Exception | None = None
+    try:
+        made = factory(shapes, variable.output_shape)
+    except TypeError as error:
+        if str(error).startswith(("hidden", "activation", "Conv")):  # our networks say it well
+            raise
+        cause = error
+    if not isinstance(made, nn.Module):
+        raise TypeError(
+            f"Conditional of {variable!r}: network must be a module, or a function of the input "
+            "shapes and the output shape that makes one, such as pg.ConvDecoder or "
+            f"functools.partial(pg.MLP, hidden=(100,)); got {factory!r}."
+        ) from cause
+    return made
 
 
 def _names(names: object) -> str:

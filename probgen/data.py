@@ -77,6 +77,8 @@ class Dataset:
 
     def __getitem__(self, name: str) -> Tensor:
         """The tensor of a variable."""
+        if not isinstance(name, str):
+            raise TypeError(f"Dataset: give a variable's name, or take rows by .subset({name!r}).")
         if name not in self.values:
             raise KeyError(f"{name!r} is not among the variables {', '.join(self.values)}")
         value: Tensor = self.values[name]
@@ -94,6 +96,21 @@ class Dataset:
         """Some of the data, by indices, boolean mask or slice."""
         masks = {name: mask[indices] for name, mask in (self.observed or {}).items()}
         return replace(self, values={n: v[indices] for n, v in self.values.items()}, observed=masks)
+
+    def only(self, *names: str) -> Dataset:
+        """Some of the variables, such as the images without their labels.
+
+        Raises:
+            KeyError: an unknown variable.
+        """
+        return replace(
+            self,
+            values={name: self[name] for name in names},
+            observed={n: m for n, m in (self.observed or {}).items() if n in names},
+            transformations={n: w for n, w in self.transformations.items() if n in names},
+            log_jacobians={n: v for n, v in self.log_jacobians.items() if n in names},
+            redrawn=tuple(name for name in self.redrawn if name in names),
+        )
 
     def split(self, *, validation: float | int = 0, test: float | int = 0, seed: int = 0) -> Splits:
         """Shuffle by the seed and cut into training, validation and test data.

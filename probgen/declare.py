@@ -94,7 +94,7 @@ def _build(
     hidden: tuple[int, ...],
     activation: Callable[[], nn.Module],
     variables: Mapping[str, Variable],
-    given: Mapping[str, Conditional],
+    given: Mapping[str, Any],
 ) -> LatentVariableModel:
     source = write_source(p, q, hidden, activation, variables, given)
     arguments: dict[str, Any] = {n: v for n, v in variables.items() if not _is_native(v)}
@@ -132,9 +132,12 @@ def write_source(
     hidden: tuple[int, ...],
     activation: Callable[[], nn.Module],
     variables: Mapping[str, Variable],
-    given: Mapping[str, Conditional],
+    given: Mapping[str, Any],
 ) -> str:
-    """The Python source of the pair; what cannot be written as text becomes an argument."""
+    """The Python source of the pair; what cannot be written as text becomes an argument.
+
+    `given` holds the user's own networks and whole conditionals by attribute.
+    """
     arguments, body = [], []
     for name, variable in variables.items():
         if _is_native(variable):
@@ -144,16 +147,18 @@ def write_source(
     for letter, factors in (("p", p), ("q", q)):
         for factor in factors:
             attribute = f"{letter}_{factor.name}"
-            if attribute in given:
+            mine = given.get(attribute)
+            if mine is not None:
                 arguments.append(attribute)
+            if isinstance(mine, Conditional):
                 body.append(f"self.{attribute} = {attribute}")
                 continue
             variable_text = factor.name + (".inferred()" if letter == "q" else "")
             if factor.parents:
                 parents = ", ".join(f'"{parent}": {parent}' for parent in factor.parents)
-                mlp = "hidden=hidden, activation=activation"
+                network = "hidden=hidden, activation=activation" if mine is None else attribute
                 body.append(f"self.{attribute} = pg.Conditional(")
-                body.append(f"    {variable_text}, {{{parents}}}, {mlp}")
+                body.append(f"    {variable_text}, {{{parents}}}, {network}")
                 body.append(")")
             else:
                 learned = ", learned=True" if letter == "q" else ""
@@ -282,7 +287,7 @@ def _check_inferable(
 def _own_conditionals(
     own: Mapping[str, Any], p: Sequence[Factor], q: Sequence[Factor],
     variables: Mapping[str, Variable],
-) -> dict[str, Conditional]:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     factors = {f"{letter}_{f.name}": f for letter, fs in (("p", p), ("q", q)) for f in fs}
     given = {}
     for attribute, value in own.items():
@@ -308,7 +313,15 @@ def _own_conditionals(
                     f"declare: {attribute} has parents {value.parents}, "
                     f"but the formula says {parents}."
                 )
-            given[attribute] = value
-        else:
-            given[attribute] = Conditional(variable, parents, cast(Any, value))
+        elif not parents:
+            raise ValueError(
+                f"declare: {attribute} has no parents to feed a network; give a Conditional, such as "
+                f"pg.Conditional({variable!r}, learned=True)."
+            )
+        elif not callable(value):
+            raise TypeError(
+                f"declare: {attribute} must be a Conditional, a torch.nn.Module or a function that "
+                f"makes one, got {value!r}."
+            )
+        given[attribute] = value
     return given

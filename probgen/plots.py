@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from probgen.contexts import evaluation
+from probgen.data import Dataset
 from probgen.inference.posterior import encode, reconstruct
 from probgen.inference.svi import FitResult
 from probgen.pair import LatentVariableModel
@@ -30,11 +31,12 @@ def learning_curve(result: FitResult, *, ax: Axes | None = None) -> Axes:
     if not result.elbo:
         raise ValueError("learning_curve: the run ended before its first epoch; nothing to draw.")
     epochs = np.arange(1, len(result.elbo) + 1)
-    ax.plot(epochs, result.elbo, label="training", linewidth=1.2)
+    single = "o" if len(epochs) == 1 else None  # a line needs two points
+    ax.plot(epochs, result.elbo, label="training", linewidth=1.2, marker=single)
     curves = [result.elbo]
     if result.validation_elbo:
         curves.append(result.validation_elbo)
-        ax.plot(epochs, result.validation_elbo, label="validation", linewidth=1.2)
+        ax.plot(epochs, result.validation_elbo, label="validation", linewidth=1.2, marker=single)
         ax.plot(
             result.best_epoch, result.validation_elbo[result.best_epoch - 1], "o", color="black",
             markersize=4, label=f"weights kept (epoch {result.best_epoch})",
@@ -88,16 +90,26 @@ def images(
 
 def reconstructions(
     pair: LatentVariableModel,
-    x: Tensor,
+    x: Any,
     *,
     name: str = "x",
     columns: int = 10,
     seed: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Images in the upper row of each pair of rows, their reconstructions below."""
-    means = reconstruct(pair, {name: x}, seed=seed)[name]
-    originals, copies = _as_images(x), _as_images(means)
+    """Images in the upper row of each pair of rows, their reconstructions below.
+
+    Args:
+        pair: the pair.
+        x: the images; or, for a pair of several data variables, a Dataset or dict by name.
+        name: the variable to draw.
+        columns: images a row.
+        seed: of latents that are drawn.
+        ax: where to draw.
+    """
+    data = _by_name(x, name)
+    means = reconstruct(pair, data, seed=seed)[name]
+    originals, copies = _as_images(data[name]), _as_images(means)
     blocks = []
     for start in range(0, len(originals), columns):
         for part in (originals, copies):
@@ -118,9 +130,24 @@ def samples(
     limits: tuple[float, float] | None = None,
     seed: int = 0,
     ax: Axes | None = None,
+    **given: Any,
 ) -> Axes:
-    """Images drawn from the model: latents from the prior, then the mean of x given them."""
-    drawn = pair.sample(n, seed=seed)
+    """Images drawn from the model: latents from the prior, then the mean of x given them.
+
+    Args:
+        pair: the pair.
+        n: how many draws; where something is given, of each of its rows.
+        name: the variable to draw.
+        columns: images a row.
+        limits: values shown black and white.
+        seed: of the draws.
+        ax: where to draw.
+        **given: what to hold fixed, such as `y=torch.arange(10)`.
+
+    Raises:
+        ValueError: no such variable, or one made of classes.
+    """
+    drawn = pair.sample(n, seed=seed, **given)
     if name not in drawn:
         raise ValueError(f"samples: no variable {name!r} among {', '.join(drawn)}.")
     factor = pair.factors("p").get(name)
@@ -128,16 +155,19 @@ def samples(
         pixels = drawn[name]
     else:
         with evaluation(pair):
-            pixels = factor(**{parent: drawn[parent] for parent in factor.parents}).mean
+            known = {k: torch.as_tensor(v) for k, v in given.items()} | drawn
+            pixels = factor(**{parent: known[parent] for parent in factor.parents}).mean
+    if given:
+        pixels = pixels.flatten(0, 1)
     if bool(pixels.isnan().all()):
         raise ValueError(f"samples: {name} is made of classes, which have no mean to draw.")
-    title = f"Means of p({name} | ...) for {n} draws from the prior of {pair.name}"
+    title = f"Means of p({name} | ...) for {len(pixels)} draws from the prior of {pair.name}"
     return images(pixels.cpu(), columns=columns, title=title, limits=limits, ax=ax)
 
 
 def latent_scatter(
     pair: LatentVariableModel,
-    x: Tensor,
+    x: Any,
     labels: Sequence[int] | Tensor | np.ndarray[Any, Any],
     *,
     name: str = "x",
@@ -148,11 +178,13 @@ def latent_scatter(
     the latent has more than two dims."""
     ax = _axes(ax)
     kinds = np.asarray(labels)
-    latents = encode(pair, {name: x})
-    if kinds.shape != (len(x),) or latent not in latents:
+    data = _by_name(x, name)
+    size = len(data[name])
+    latents = encode(pair, data)
+    if kinds.shape != (size,) or latent not in latents:
         raise ValueError(
             f"latent_scatter: needs one label a datum and a latent among {', '.join(latents)}, got "
-            f"labels of shape {kinds.shape} for {len(x)} data, and latent={latent!r}."
+            f"labels of shape {kinds.shape} for {size} data, and latent={latent!r}."
         )
     means = latents[latent].flatten(1).double()
     xlabel, ylabel = f"{latent}[0]", f"{latent}[1]"
@@ -176,6 +208,11 @@ def latent_scatter(
         title="class", frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5)
     )
     return ax
+
+
+def _by_name(x: Any, name: str) -> Any:
+    """A Dataset or dict as it is; one array under the variable's name."""
+    return x if isinstance(x, (Dataset, Mapping)) else {name: x}
 
 
 def _as_images(x: Tensor | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

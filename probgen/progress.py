@@ -24,6 +24,7 @@ class Progress:
         self.title, self.total, self.show = title, total, show
         self._bar: Any = None
         self._last = time.monotonic()
+        self._shown, self._line = 0, (0, "")
 
     def __enter__(self) -> Progress:
         if self.show:
@@ -49,9 +50,15 @@ class Progress:
         """Show that so many steps are done."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, text=text)
-        elif self.show and time.monotonic() - self._last >= LINE_EVERY:
-            self._last = time.monotonic()
-            print(f"{self.title} {done}/{self.total}  {text}", file=sys.stderr, flush=True)
+        elif self.show:
+            self._line = (done, text)
+            if time.monotonic() - self._last >= LINE_EVERY:
+                self._print()
+
+    def _print(self) -> None:
+        done, text = self._line
+        self._last, self._shown = time.monotonic(), done
+        print(f"{self.title} {done}/{self.total}  {text}", file=sys.stderr, flush=True)
 
     def __exit__(
         self,
@@ -61,3 +68,5 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        elif 0 < self._shown < self._line[0]:
+            self._print()  # no run that showed lines ends without its last

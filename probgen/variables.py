@@ -146,7 +146,9 @@ class Normal(Variable):
         scale: where the standard deviation comes from. `"network"`: the network, for every
             datum anew; `"shared"`: learned, one for each element and the same for all data;
             `"isotropic"`: learned, one number for all elements and data; a number: fixed.
-            Learned scales are positive by construction and never below `SCALE_FLOOR`.
+            Learned scales are positive by construction and never below `SCALE_FLOOR`: a network
+            returns the mean and a raw scale of any sign, softplus of which (shifted so that 0
+            gives 1) is the scale.
 
     Raises:
         ValueError: the scale is an unknown word, or not above zero.

@@ -151,6 +151,10 @@ def test_own_networks_factories_and_conditionals() -> None:
     pair = pg.declare("p(z) p(x | z)", "q(z | x)", x=x, z=z, p_x=mine, q_z=encoder)
     assert pair.p_x is mine and pair.q_z.network is encoder
     assert "def __init__(self, p_x, q_z)" in pair.source
+    namespace: dict[str, Any] = {"__name__": "taken_over"}
+    exec(pair.source, namespace)
+    written = namespace["DeclaredPair"](p_x=mine, q_z=encoder)
+    assert repr(written) == repr(pair) and written.q_z.network is encoder
     assert pg.ELBO(3)(pair, {"x": torch.ones(5, 1, 4, 4)}).shape == (5,)
 
 

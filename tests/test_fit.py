@@ -397,6 +397,7 @@ def bad(value: Any) -> Tensor:
         (structured(32), {"optimizer": "adam"}, "optimizer must be a torch optimizer"),
         (structured(32), {"validation": "some"}, 'validation must be "auto", None or data'),
         (structured(32), {"patience": 3}, "needs validation data"),
+        (DataLoader(TensorDataset(structured(8), labels(8))), {}, "let the loader yield dicts"),
         (structured(32), {"patience": 0}, "patience must be"),
         (structured(32), {"precision": "bf17"}, "precision='bf17'"),
         (structured(32), {"device": "cuda:77"}, "not available"),
@@ -469,6 +470,16 @@ def test_plain_lines_without_a_terminal(monkeypatch: Any, capsys: Any) -> None:
     pg.fit(vae(), structured(16), num_epochs=2, batch_size=8, device="cpu")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and lines[0].startswith("fit VAE 1/2  ELBO -") and "data/s" in lines[0]
+
+
+def test_a_run_that_showed_lines_shows_its_last(capsys: Any) -> None:
+    from probgen.progress import Progress
+
+    with Progress("job", 9) as bar:
+        bar._last -= 60
+        bar.update(3, "a")
+        bar.update(9, "b")
+    assert capsys.readouterr().err.splitlines() == ["job 3/9  a", "job 9/9  b"]
 
 
 # ------------------------------------------------------------------ leaving things as they were
@@ -591,6 +602,14 @@ def test_plateau_waits_for_the_end_of_the_warm_up() -> None:
     result = pg.fit(vae(), structured(16), num_epochs=6, batch_size=8, scheduler=Plateau,
                     objective=pg.ELBO(warmup_epochs=4), **QUICK)  # fmt: skip
     assert seen == [-value for value in result.elbo[3:]]
+
+
+def test_few_data_are_one_batch_and_the_result_names_what_was_given() -> None:
+    result = pg.fit(vae(), structured(20), num_epochs=2, **QUICK)
+    assert result.observed == ("x",) and "observed x)" in repr(result)
+    mask = torch.arange(20) < 5
+    partly = pg.Dataset({"x": binary(20), "y": labels(20)}, observed={"y": mask})
+    assert pg.fit(HandM2(), partly, num_epochs=1, **QUICK).observed == ("x", "y (where known)")
 
 
 def test_numpys_numbers_are_numbers() -> None:

@@ -396,3 +396,32 @@ def test_bad_seeds(seed: Any) -> None:
     ):
         with pytest.raises((ValueError, TypeError), match="seed must be"):
             call()
+
+
+def test_a_score_says_what_it_is_of() -> None:
+    """log p(x, y), log p(x | y) and log p(x) are told apart, and only one goes into a table."""
+    data = pg.Dataset({"x": binary(6), "y": labels(6)})
+    draws: dict[str, Any] = {"num_samples": 200}
+    joint = pg.log_marginal_likelihood(HandM2(), data, **draws)
+    marginal = pg.log_marginal_likelihood(HandM2(), data.only("x"), **draws)
+    given = pg.log_marginal_likelihood(CASES["CVAE"].build(), data, **draws)
+    assert [s.quantity for s in (joint, marginal, given)] == [
+        "log p(y, x)",
+        "log p(x)",
+        "log p(x | y)",
+    ]
+    assert repr(given).startswith("log p(x | y) ")
+    with pytest.raises(ValueError, match=r"different quantities.*data\.only"):
+        table({"joint": joint, "marginal": marginal})
+    vae = pg.log_marginal_likelihood(CASES["VAE"].build(), data, **draws)
+    assert "log p(x)" in table({"vae": vae, "m2": marginal})
+
+
+def test_what_a_dataset_was_made_of_goes_along() -> None:
+    data = pg.load("digits").train
+    assert data.only("x").log_jacobians == data.log_jacobians
+    assert data.only("y").transformations == {} and list(data.only("y").values) == ["y"]
+    with pytest.raises(KeyError, match="'w'"):
+        data.only("w")
+    with pytest.raises(TypeError, match="subset"):
+        data[:5]  # type: ignore[index]

@@ -383,7 +383,8 @@ class _Gaussian(pg.LatentVariableModel):
         with pyro.plate("data", self.batch_size(x=x, z=z), dim=-1):
             z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0), obs=z)
             loc = pyro.deterministic("loc", z) if self.how == "deterministic" else z
-            pyro.sample("x", pyro.distributions.Normal(loc, 1.0), obs=x)
+            obs = None if self.how == "not observed" else x
+            pyro.sample("x", pyro.distributions.Normal(loc, 1.0), obs=obs)
 
     def guide(self, x: Any = None, z: Any = None) -> None:
         posterior = pyro.distributions.Normal(x / 2, 0.5**0.5)
@@ -397,6 +398,11 @@ class _Gaussian(pg.LatentVariableModel):
             if self.how == "tensor scale":
                 with pyro.poutine.scale(scale=torch.tensor(0.5)):
                     pyro.sample("z", posterior)
+            elif self.how == "param":
+                width = pyro.param("width", torch.tensor(1.0))
+                pyro.sample("z", pyro.distributions.Normal(x, width))
+            elif self.how == "misnamed":
+                pyro.sample("zz", posterior)
             elif self.how == "second plate":
                 with pyro.plate("more", 3, dim=-2):
                     pyro.sample("z", posterior)
@@ -428,6 +434,7 @@ def test_scales_and_plates_that_would_change_the_numbers_are_refused(
     pair.how = how
     with pytest.raises(ValueError, match=message):
         pg.ELBO()(pair, {"x": torch.zeros(2)})
+    pyro.get_param_store().clear()
 
 
 def test_closed_form_kl_respects_masks() -> None:

@@ -39,10 +39,22 @@ def test_encode_gives_class_probabilities() -> None:
         pg.reconstruct(pair, binary(7))
 
 
-def test_a_latent_under_an_unknown_class_has_no_one_mean() -> None:
+def test_a_latent_under_an_unknown_class_is_averaged_over_it() -> None:
     pair, x = HandM2(), binary(5)
-    with pytest.raises(ValueError, match="Give the class too"):
-        pg.encode(pair, {"x": x})
+    found = pg.encode(pair, {"x": x})
+    with torch.no_grad():
+        chances = pair.q_y(x=x).probs
+        means = [pair.q_z(x=x, y=torch.full((5,), y)).mean for y in range(3)]
+    expected = sum(chances[:, y, None] * means[y] for y in range(3))
+    assert torch.allclose(found["z"], expected, atol=1e-6)
+    assert torch.allclose(found["y"], chances, atol=1e-6)
+    mask = torch.tensor([True, False, False, False, True])
+    partly = pg.encode(pair, pg.Dataset({"x": x, "y": labels(5)}, observed={"y": mask}))
+    assert torch.equal(partly["y"][0], torch.tensor([1.0, 0.0, 0.0]))
+    assert torch.allclose(partly["z"][0], means[0][0], atol=1e-6)
+    assert torch.allclose(partly["z"][1], expected[1], atol=1e-6)
+    with pytest.raises(ValueError, match="y is a class"):
+        pg.reconstruct(pair, {"x": x})
     assert pg.encode(pair, {"x": x, "y": labels(5)})["z"].shape == (5, 2)
     assert pg.reconstruct(pair, {"x": x, "y": labels(5)})["x"].shape == (5, 6)
 
@@ -150,8 +162,12 @@ def test_classes_have_no_mean() -> None:
         pg.encode(latent, binary(5))
     nested = pg.declare("p(a) p(b) p(x | a, b)", "q(a | x) q(b | x, a)", hidden=(4,),
                         a=pg.Categorical(3), b=pg.Categorical(2), x=pg.Bernoulli(6))  # fmt: skip
-    with pytest.raises(ValueError, match="b depends on"):
-        pg.encode(nested, binary(5))
+    x = binary(5)
+    found = pg.encode(nested, x)
+    with torch.no_grad():
+        chances = nested.q_a(x=x).probs
+        given = torch.stack([nested.q_b(x=x, a=torch.full((5,), a)).probs for a in range(3)], 1)
+    assert torch.allclose(found["b"], (chances[..., None] * given).sum(1), atol=1e-6)
 
 
 def test_reconstruct_draws_nothing_from_the_prior() -> None:
@@ -170,3 +186,17 @@ def test_pictures_of_what_is_not_there(fitted: Any) -> None:
         pg.plots.latent_scatter(vae, data.test["x"], data.test["y"], latent="w")
     with pytest.raises(ValueError, match="no variable 'w'"):
         pg.plots.samples(vae, name="w")
+
+
+def test_pictures_of_conditional_pairs(fitted: Any) -> None:
+    data, _, _ = fitted
+    cvae = pg.declare("p(z) p(x | y, z)", "q(z | x, y)", hidden=(8,), y=pg.Categorical(10),
+                      z=pg.Normal(2), x=pg.Normal(64))  # fmt: skip
+    few = data.test.subset(slice(0, 12))
+    assert canvas_of(pg.plots.reconstructions(cvae, few, columns=6)).shape == (35, 53)
+    drawn = pg.plots.samples(cvae, n=3, columns=10, y=torch.arange(10))
+    assert canvas_of(drawn).shape == (26, 89)
+    ax = pg.plots.latent_scatter(cvae, few, few["y"])
+    assert sum(len(np.asarray(c.get_offsets())) for c in ax.collections) == 12
+    single = pg.fit(cvae, few, num_epochs=1, progress=False)
+    assert pg.plots.learning_curve(single).get_lines()[0].get_marker() == "o"

@@ -263,6 +263,20 @@ def test_bad_calls(given: Any, message: str) -> None:
         pg.Conditional(pg.Normal(2), {"z": pg.Normal(2)}, hidden=(3,))(**given)
 
 
+@pytest.mark.parametrize("network", [lambda x: x, nn.Linear, lambda shapes, shape: 3])
+def test_factories_that_make_no_network(network: Any) -> None:
+    with pytest.raises(TypeError, match="network must be a module, or a function"):
+        pg.Conditional(pg.Normal(2), {"z": pg.Normal(2)}, network)
+
+
+def test_parents_come_by_name_and_networks_fail_in_words() -> None:
+    conditional = pg.Conditional(pg.Normal(2), {"z": pg.Normal(3)}, nn.Linear(5, 4))
+    with pytest.raises(TypeError, match="by name"):
+        conditional(torch.zeros(4, 3))
+    with pytest.raises(ValueError, match=r"its Linear failed on inputs of shape \(4, 3\)"):
+        conditional(z=torch.zeros(4, 3))
+
+
 def test_a_network_of_the_wrong_size_says_so() -> None:
     conditional = pg.Conditional(pg.Normal(2), {"z": pg.Normal(3)}, nn.Linear(3, 5))
     with pytest.raises(ValueError, match=r"Linear returned shape \(5,\).*expected 4 numbers"):

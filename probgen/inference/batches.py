@@ -15,6 +15,9 @@ from probgen.pair import LatentVariableModel
 Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
 """Values by variable name, and boolean masks of partly observed variables."""
 
+BATCH_SIZE = 128
+"""Data in a step where the user names no number."""
+
 VALIDATION_ROWS = 1000
 """Data in a validation batch."""
 
@@ -22,9 +25,9 @@ VALIDATION_ROWS = 1000
 class Resident:
     """Data on the device, shuffled and cut there."""
 
-    def __init__(self, data: Dataset, batch_size: int | None) -> None:
+    def __init__(self, data: Dataset, batch_size: int, *, clamp: bool = False) -> None:
         self.data = data
-        self.size = batch_size or min(len(data), VALIDATION_ROWS)
+        self.size = min(batch_size, len(data)) if clamp else batch_size
         if self.size > len(data):
             raise ValueError(
                 f"fit: batch_size={batch_size} is larger than the {len(data)} data; use "

@@ -107,6 +107,11 @@ def as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
                 "arrays by name."
             )
         return Dataset({names[0]: as_tensor(data, names[0])})
+    if isinstance(data, (list, tuple)):
+        raise TypeError(
+            f"{owner}: a batch of {len(data)} parts has no names; let the loader yield dicts such as "
+            "{'x': images}."
+        )
     raise TypeError(
         f"{owner}: data must be a tensor, an array, a pg.Dataset or a dict of arrays by variable "
         f"name, got {type(data).__name__}."

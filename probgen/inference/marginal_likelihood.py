@@ -111,6 +111,7 @@ def log_marginal_likelihood(
                 names=list(dataset.values),
                 measure=_measure(trace, dataset),
                 model=pair.name,
+                quantity=_quantity(trace, dataset),
             )
         with Progress(f"log p(x) of {pair.name}", len(dataset), progress) as bar:
             columns, drawn = _importance(scored, dataset, num_samples, trace, target, bar)
@@ -122,6 +123,7 @@ def log_marginal_likelihood(
         log_jacobian=sum(dataset.log_jacobians.get(name, 0.0) for name in dataset.values),
         data_hash=fingerprint(dataset.values, dataset.observed),
         name=pair.name,
+        quantity=_quantity(trace, dataset),
     )
     message = score.warning()
     if message:
@@ -222,14 +224,28 @@ def _rows(data: Dataset, rows: slice) -> tuple[Mapping[str, Tensor], Mapping[str
     return part.values, part.observed or {}
 
 
+def _scored(trace: PairTrace, data: Dataset) -> dict[str, str]:
+    """The variables that the score is of, in the model's order, with `(where known)`."""
+    partly = data.observed or {}
+    return {
+        name: name + " (where known)" * (name in partly)
+        for name, site in trace.model.items()
+        if site["is_observed"] or name in partly
+    }
+
+
+def _quantity(trace: PairTrace, data: Dataset) -> str:
+    """`log p(x)`, or with other variables scored or conditioned on."""
+    scored = ", ".join(_scored(trace, data).values())
+    inputs = ", ".join(name for name in data.values if name not in trace.model)
+    return f"log p({scored} | {inputs})" if inputs else f"log p({scored})"
+
+
 def _measure(trace: PairTrace, data: Dataset) -> str:
     """What is scored: `density of x`, `probability mass of x`, or both kinds by name."""
-    names = [name for name, site in trace.model.items() if site["is_observed"]]
-    names += [name for name in trace.model if name in (data.observed or {})]
     kinds: dict[str, list[str]] = {}
-    for name in names:
+    for name, described in _scored(trace, data).items():
         support = trace.model[name]["fn"].support
         kind = "probability mass" if support.is_discrete else "density"
-        partly = " (where known)" if name in (data.observed or {}) else ""
-        kinds.setdefault(kind, []).append(name + partly)
+        kinds.setdefault(kind, []).append(described)
     return ", ".join(f"{kind} of {', '.join(parts)}" for kind, parts in kinds.items())

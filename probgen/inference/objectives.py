@@ -112,7 +112,7 @@ def elbo(
     """
     latent, likelihood, score = _latent_terms(trace, analytic_kl)
     joint = _sum_in_model(trace, likelihood, latent, kl_weight)
-    weights, entropy = _class_weights(trace)
+    weights, entropy = class_weights(trace)
     for term in entropy:
         joint = joint - (term if kl_weight is None else kl_weight * term)
     if weights is not None:
@@ -205,7 +205,7 @@ def _sum_in_model(
     return total
 
 
-def _class_weights(trace: PairTrace) -> tuple[Tensor | None, list[Tensor]]:
+def class_weights(trace: PairTrace) -> tuple[Tensor | None, list[Tensor]]:
     """q(y | ...) of all summed variables, one-hot where y is known, and their log-terms."""
     weights: Tensor | None = None
     entropy = []

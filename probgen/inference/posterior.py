@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pyro
@@ -15,6 +14,7 @@ from probgen.contexts import evaluation, fixed_seed
 from probgen.data import Dataset
 from probgen.inference.devices import as_device, placed
 from probgen.inference.inputs import prepare
+from probgen.inference.objectives import class_weights
 from probgen.inference.traces import trace_pair
 from probgen.pair import LatentVariableModel
 
@@ -31,8 +31,9 @@ def encode(
 ) -> dict[str, Tensor]:
     """The mean of each latent under the guide, given the data.
 
-    Where a latent's distribution depends on one before it, it is the mean given one draw of that;
-    a variable that is summed out is represented by the probabilities of its classes.
+    Where a latent depends on a continuous one before it, it is the mean given one draw of that;
+    where it depends on a class that is not given, the average over q of the class. A class itself
+    is represented by its probabilities: `encode(m2, x)["y"]` classifies.
 
     Args:
         pair: the pair; it is left as it was.
@@ -44,8 +45,7 @@ def encode(
         A CPU tensor for each latent of the guide: `(data, *event_shape)`, or `(data, classes)`.
 
     Raises:
-        ValueError: data that do not fit the pair, or a latent that depends on a class which is
-            not given.
+        ValueError: data that do not fit the pair, or a latent made of classes.
     """
     encoder, dataset = _ready(pair, data, "encode", device)
     parts: dict[str, list[Tensor]] = {}
@@ -53,22 +53,18 @@ def encode(
         for start in range(0, len(dataset), BLOCK):
             block = dataset.subset(slice(start, start + BLOCK))
             trace = trace_pair(encoder, block.values, observed=block.observed)
+            weights, _ = class_weights(trace)
             for name, site in trace.guide.items():
-                event = tuple(site["fn"].event_shape)
                 if name in trace.guide_sums:
-                    dim = trace.guide_sums[name]
-                    mean = trace.log_q[name].exp().movedim(dim, -1)
-                    event = (mean.shape[-1],)
+                    assert weights is not None
+                    mean = _sum_but(weights, trace.guide_sums[name], -1).T
                 elif _is_class(site["fn"]):
                     raise ValueError(f"encode: {name} is made of classes, which have no mean.")
                 else:
-                    mean = site["fn"].mean
-                if mean.numel() != len(block) * math.prod(event):
-                    raise ValueError(
-                        f"encode: {name} depends on {', '.join(trace.guide_sums)}, which is not "
-                        "given, so there is one mean for each class. Give the class too."
-                    )
-                mean = mean.reshape(len(block), *event)
+                    mean, events = site["fn"].mean, len(site["fn"].event_shape)
+                    if weights is not None:
+                        mean = weights[(..., *[None] * events)] * mean
+                    mean = _sum_but(mean, *range(-1 - events, 0))
                 parts.setdefault(name, []).append(mean.cpu())
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
 
@@ -126,6 +122,12 @@ def reconstruct(
     if not parts:
         raise ValueError(f"reconstruct: the data of {pair.name} are classes, which have no mean.")
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
+
+
+def _sum_but(value: Tensor, *kept: int) -> Tensor:
+    """Sum over all dims but some, given as negative."""
+    others = [dim for dim in range(-value.dim(), 0) if dim not in kept]
+    return value.sum(others) if others else value
 
 
 def _is_class(fn: Any) -> bool:

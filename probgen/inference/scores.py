@@ -35,6 +35,7 @@ class Score:
         log_jacobian: what to add for the density before the transformation, nats.
         data_hash: fingerprint of the data scored.
         name: of the model.
+        quantity: what was scored, such as `log p(x)`, `log p(x, y)` or `log p(x | y)`.
 
     References:
         Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders", eq. 8.
@@ -53,6 +54,7 @@ class Score:
     data_hash: str
     log_jacobian: float = 0.0
     name: str = "model"
+    quantity: str = "log p(x)"
 
     @classmethod
     def closed_form(
@@ -63,6 +65,7 @@ class Score:
         names: Sequence[str] = ("x",),
         measure: str = "density of x",
         model: str = "model",
+        quantity: str = "log p(x)",
     ) -> Score:
         """The score of a model from elsewhere whose log-probabilities are exact.
 
@@ -72,10 +75,14 @@ class Score:
             names: the variables scored.
             measure: what the nats are of.
             model: its name.
+            quantity: what was scored.
 
         Raises:
+            TypeError: data that are no Dataset.
             ValueError: not one finite value a datum.
         """
+        if not isinstance(data, Dataset):
+            raise TypeError(f"Score.closed_form: data must be a pg.Dataset, got {type(data).__name__}.")
         values = np.asarray(log_prob, dtype=np.float64)
         if values.shape != (len(data),) or not np.isfinite(values).all():
             raise ValueError(
@@ -95,6 +102,7 @@ class Score:
             data_hash=fingerprint({name: data[name] for name in names}),
             log_jacobian=sum(data.log_jacobians.get(name, 0.0) for name in names),
             name=model,
+            quantity=quantity,
         )
 
     @property
@@ -163,14 +171,15 @@ class Score:
         if not reasons:
             return None
         return (
-            f"log p(x) of {self.name}: {'; '.join(reasons)}. Read it as a lower bound; take more "
+            f"{self.quantity} of {self.name}: {'; '.join(reasons)}. Read it as a lower bound; take more "
             "samples, or a guide with more room."
         )
 
     def __repr__(self) -> str:
-        head = f"log p(x) {'>=' if self.is_lower_bound else '='} {self.mean:.2f} nats a datum"
+        head = f"{self.quantity} {'>=' if self.is_lower_bound else '='} {self.mean:.2f} nats a datum"
         errors = "exact" if self.is_exact else f"± {self.monte_carlo_error:.2g} Monte Carlo"
-        draws = "closed form" if self.num_samples == 0 else f"K={self.num_samples}"
+        draws = {0: "closed form", 1: "summed exactly"}.get(self.num_samples)
+        draws = draws or f"K={self.num_samples}"
         head += f", {errors}, ± {self.sampling_error:.2g} test sampling"
         head += f" ({len(self.log_prob)} data, {draws})"
         if self.is_exact:
@@ -205,14 +214,19 @@ def table(scores: Mapping[str, Score]) -> str:
         ValueError: the scores are of different data, or of a density and of a probability mass;
             no order among them would mean anything.
     """
+    if not isinstance(scores, Mapping):
+        raise TypeError(
+            f"table: give a dict of scores by the model's name, got {type(scores).__name__}."
+        )
     if not scores:
         raise ValueError("table: give at least one score by the model's name.")
     for name, score in scores.items():
         if not isinstance(score, Score):
-            raise TypeError(f"table: {name} must be a Score, got {score!r}.")
+            raise TypeError(f"table: {name} must be a Score, got {type(score).__name__}.")
     first_name, first = next(iter(scores.items()))
     for name, score in scores.items():
         for what, a, b in (
+            ("quantities", first.quantity, score.quantity),
             ("measures", first.measure, score.measure),
             ("data", first.data_hash, score.data_hash),
             ("transformations", first.transformation, score.transformation),
@@ -220,12 +234,12 @@ def table(scores: Mapping[str, Score]) -> str:
             if a != b:
                 raise ValueError(
                     f"table: {first_name} and {name} have different {what} ({a} and {b}), so their "
-                    "scores cannot be compared. Score both on the same prepared data."
+                    "scores cannot be compared. Score both on the same prepared Dataset, and the "
+                    'same variables of it, as in data.only("x").'
                 )
-    rows = [("model", "log p(x)", "± MC", "± test", "bias", "K", "ESS median", "k̂ median")]
+    rows = [("model", first.quantity, "± MC", "± test", "bias", "K", "ESS median", "k̂ median")]
     for name, score in sorted(scores.items(), key=lambda item: -item[1].mean):
         exact = score.is_exact
-        closed = score.num_samples == 0
         rows.append(
             (
                 name,
@@ -233,8 +247,8 @@ def table(scores: Mapping[str, Score]) -> str:
                 "exact" if exact else f"{score.monte_carlo_error:.3f}",
                 f"{score.sampling_error:.2f}",
                 "0" if exact else f"{score.mean_bias:.3f}",
-                "-" if closed else str(score.num_samples),
-                "-" if closed else f"{np.median(score.ess):.1f}",
+                "-" if exact else str(score.num_samples),
+                "-" if exact else f"{np.median(score.ess):.1f}",
                 "-" if exact else f"{np.median(score.khat):.2f}",
             )
         )

@@ -22,7 +22,7 @@ from probgen.contexts import (
     random_state,
 )
 from probgen.data import Splits
-from probgen.inference.batches import Resident, Stream, is_stream
+from probgen.inference.batches import BATCH_SIZE, VALIDATION_ROWS, Resident, Stream, is_stream
 from probgen.inference.devices import as_device, as_dtype
 from probgen.inference.inputs import prepare
 from probgen.inference.nonfinite import TAIL, broken_parameter, explain
@@ -46,6 +46,7 @@ class FitResult:
         best_epoch: the epoch (from one) whose weights the pair has.
         stopped: why it ended: `"completed"`, `"early"` or `"interrupted"`.
         device: where it ran.
+        observed: the variables that were given.
     """
 
     pair: LatentVariableModel
@@ -55,6 +56,7 @@ class FitResult:
     best_epoch: int = 0
     stopped: Literal["completed", "early", "interrupted"] = "completed"
     device: str = "cpu"
+    observed: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         if not self.elbo:
@@ -66,7 +68,7 @@ class FitResult:
         if self.validation_elbo:
             best = self.validation_elbo[self.best_epoch - 1] if self.best_epoch else float("nan")
             text += f", best validation ELBO {best:.2f} in epoch {self.best_epoch}"
-        return text + " nats a datum)"
+        return f"{text} nats a datum; observed {', '.join(self.observed)})"
 
 
 def fit(
@@ -74,7 +76,7 @@ def fit(
     data: Any,
     *,
     num_epochs: int,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     learning_rate: float = 1e-3,
     objective: str | Objective | Any = "elbo",
     optimizer: Any = None,
@@ -100,7 +102,8 @@ def fit(
             for a pair with one data variable, or an iterable of such batches (a DataLoader; it
             is iterated anew each epoch, and each batch is checked as it arrives).
         num_epochs: passes over the data.
-        batch_size: data in a step; the last batch of an epoch may be smaller.
+        batch_size: data in a step, by default 128, or all where there are fewer; the last batch of
+            an epoch may be smaller.
         learning_rate: of the default Adam, or of an optimizer class.
         objective: `"elbo"`, `"analytic-kl"`, `pg.ELBO(...)`, one of Pyro's ELBO objects, or a
             callable like them.
@@ -141,7 +144,8 @@ def fit(
     if not isinstance(pair, LatentVariableModel):
         raise TypeError(f"fit: expected a pair (pg.LatentVariableModel), got {pair!r}.")
     num_epochs = as_count(num_epochs, "num_epochs", "fit")
-    batch_size = as_count(batch_size, "batch_size", "fit")
+    if batch_size is not None:
+        batch_size = as_count(batch_size, "batch_size", "fit")
     if patience is not None:
         patience = as_count(patience, "patience", "fit")
     seed = as_seed(seed, "fit")
@@ -177,16 +181,18 @@ def fit(
 
 
 def _sources(
-    pair: LatentVariableModel, data: Any, validation: Any, batch_size: int,
+    pair: LatentVariableModel, data: Any, validation: Any, batch_size: int | None,
     device: torch.device, dtype: torch.dtype,
 ) -> tuple[Resident | Stream, Resident | None]:  # fmt: skip
     where: dict[str, Any] = {"device": device, "dtype": dtype}
     held = None
     if validation is not None:
-        held = Resident(prepare(pair, validation, owner="fit", **where), None)
+        prepared = prepare(pair, validation, owner="fit", **where)
+        held = Resident(prepared, VALIDATION_ROWS, clamp=True)
     if is_stream(data):
         return Stream(pair, data, where), held
-    return Resident(prepare(pair, data, owner="fit", **where), batch_size), held
+    prepared = prepare(pair, data, owner="fit", **where)
+    return Resident(prepared, batch_size or BATCH_SIZE, clamp=batch_size is None), held
 
 
 class _Loop:
@@ -288,6 +294,7 @@ class _Loop:
                 self.optimizer.step()
                 losses.append(loss.detach())
                 counts.append(len(next(iter(values.values()))))
+        self.result.observed = tuple(name + " (where known)" * (name in masks) for name in values)
         return torch.stack(losses), counts
 
     def validate(self) -> float:

@@ -108,7 +108,14 @@ def trace_pair(
         replayed = poutine.replay(pair.model, trace=guide_trace)
         model_trace = poutine.trace(replayed).get_trace(**given)
     guide_sites, model_sites = _sites(guide_trace), _sites(model_trace)
-    _check(pair, guide_sites, model_sites)
+    _check(pair, guide_sites, model_sites, given)
+    for trace in (guide_trace, model_trace):
+        names = [name for name, node in trace.nodes.items() if node["type"] == "param"]
+        if names:
+            raise ValueError(
+                f"{pair.name}: {', '.join(names)} is a pyro.param, which lives outside the pair and "
+                "would not be trained. Make it a torch.nn.Parameter of the pair."
+            )
     guide_sums = _sums(guide_sites)
     model_sums = _sums({n: s for n, s in model_sites.items() if n not in guide_sites})
     for name in partly:
@@ -181,13 +188,27 @@ def _sums(sites: Mapping[str, Site]) -> dict[str, int]:
 
 
 def _check(
-    pair: LatentVariableModel, guide: Mapping[str, Site], model: Mapping[str, Site]
+    pair: LatentVariableModel,
+    guide: Mapping[str, Site],
+    model: Mapping[str, Site],
+    given: Mapping[str, Tensor],
 ) -> None:
     """Structural checks on Python objects only: no tensor is read."""
+    for name, site in guide.items():
+        if name not in model and not site["infer"].get("is_auxiliary"):
+            raise ValueError(
+                f"{pair.name}: the guide samples {name}, but the model has no such site. Add it "
+                'to the model, or mark it with infer={"is_auxiliary": True}.'
+            )
     for name, site in model.items():
         _check_site(pair, "model", name, site)
         if site["is_observed"] or name in guide:
             continue
+        if name in given:
+            raise ValueError(
+                f"{pair.name}.model: {name} is given, but its pyro.sample does not score it. Write "
+                f'pyro.sample("{name}", ..., obs={name}).'
+            )
         if "_enumerate_dim" not in site["infer"]:
             raise ValueError(
                 f"{pair.name}: {name} is not given and has no guide factor, so nothing infers it. "
@@ -195,11 +216,6 @@ def _check(
             )
     for name, site in guide.items():
         _check_site(pair, "guide", name, site)
-        if name not in model and not site["infer"].get("is_auxiliary"):
-            raise ValueError(
-                f"{pair.name}: the guide samples {name}, but the model has no such site. Add it "
-                'to the model, or mark it with infer={"is_auxiliary": True}.'
-            )
         if name in model and "_enumerate_dim" in site["infer"]:
             ours, theirs = (_num_classes(s["fn"]) for s in (site, model[name]))
             if ours != theirs:
