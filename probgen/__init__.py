@@ -8,8 +8,9 @@ from probgen.formula import FormulaError
 from probgen.inference.marginal_likelihood import log_marginal_likelihood
 from probgen.inference.objectives import ELBO
 from probgen.inference.posterior import encode, reconstruct
+from probgen.inference.results import FitResult
 from probgen.inference.scores import Score, UnreliableEstimateWarning, table
-from probgen.inference.svi import FitResult, fit
+from probgen.inference.svi import fit
 from probgen.networks import MLP, ConvDecoder, ConvEncoder
 from probgen.pair import LatentVariableModel
 from probgen.sources import load

@@ -13,7 +13,7 @@ from torch import Tensor
 from probgen.contexts import evaluation
 from probgen.data import Dataset
 from probgen.inference.posterior import encode, reconstruct
-from probgen.inference.svi import FitResult
+from probgen.inference.results import FitResult
 from probgen.pair import LatentVariableModel
 
 if TYPE_CHECKING:

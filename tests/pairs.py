@@ -141,6 +141,16 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
+def linear_gaussian(seed: int = 0) -> tuple[pg.models.FactorAnalysis, Tensor]:
+    """Factor analysis with random parameters, in float64, and four data."""
+    torch.manual_seed(seed)
+    pair = pg.models.FactorAnalysis(x=pg.Normal(5), z=pg.Normal(2)).double()
+    with torch.no_grad():
+        for parameter in pair.parameters():
+            parameter.copy_(0.5 * torch.randn_like(parameter))
+    return pair, 1.5 * torch.randn(4, 5, dtype=torch.float64)
+
+
 # ---------------------------------------------------------------- the same, written by hand
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,47 +27,10 @@ from probgen.inference.inputs import prepare
 from probgen.inference.nonfinite import TAIL, broken_parameter, explain
 from probgen.inference.objectives import Objective, as_objective
 from probgen.inference.optimizers import make_optimizer, make_scheduler
+from probgen.inference.results import FitResult
 from probgen.pair import LatentVariableModel
 from probgen.progress import Progress
 
-
-
-@dataclass
-class FitResult:
-    """What `fit` did.
-
-    Attributes:
-        pair: the pair, with the weights kept.
-        elbo: average training bound of each epoch, nats a datum; in a warm-up with the weight of
-            that epoch.
-        validation_elbo: likewise on the validation data; empty without them.
-        seconds: wall time of each epoch.
-        best_epoch: the epoch (from one) whose weights the pair has.
-        stopped: why it ended: `"completed"`, `"early"` or `"interrupted"`.
-        device: where it ran.
-        observed: the variables that were given.
-    """
-
-    pair: LatentVariableModel
-    elbo: list[float] = field(default_factory=list)
-    validation_elbo: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    best_epoch: int = 0
-    stopped: Literal["completed", "early", "interrupted"] = "completed"
-    device: str = "cpu"
-    observed: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        if not self.elbo:
-            return f"FitResult({self.pair.name}: {self.stopped} before the end of the first epoch)"
-        text = (
-            f"FitResult({self.pair.name}: {self.stopped} after {len(self.elbo)} epochs in "
-            f"{sum(self.seconds):.1f} s on {self.device}; training ELBO {self.elbo[-1]:.2f}"
-        )
-        if self.validation_elbo:
-            best = self.validation_elbo[self.best_epoch - 1] if self.best_epoch else float("nan")
-            text += f", best validation ELBO {best:.2f} in epoch {self.best_epoch}"
-        return f"{text} nats a datum; observed {', '.join(self.observed)})"
 
 
 def fit(
