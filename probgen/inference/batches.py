@@ -37,9 +37,15 @@ class Resident:
 
     def batches(self, shuffle: bool) -> Iterator[Batch]:
         data, n = self.data, len(self.data)
-        order = torch.randperm(n, device=next(iter(data.values.values())).device) if shuffle else None
+        order = (
+            torch.randperm(n, device=next(iter(data.values.values())).device) if shuffle else None
+        )
         for start in range(0, n, self.size):
-            index = slice(start, start + self.size) if order is None else order[start : start + self.size]
+            index = (
+                slice(start, start + self.size)
+                if order is None
+                else order[start : start + self.size]
+            )
             values = {name: value[index] for name, value in data.values.items()}
             for name in data.redrawn:
                 values[name] = torch.bernoulli(values[name])

@@ -40,7 +40,9 @@ def as_dtype(precision: str) -> torch.dtype:
     return PRECISIONS[precision]
 
 
-def placed(pair: LatentVariableModel, device: torch.device, dtype: torch.dtype) -> LatentVariableModel:
+def placed(
+    pair: LatentVariableModel, device: torch.device, dtype: torch.dtype
+) -> LatentVariableModel:
     """The pair itself where it already is on that device and of that dtype, otherwise a copy."""
     tensors = [*pair.parameters(), *pair.buffers()]
     floating = (t for t in tensors if t.is_floating_point())

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from probgen.checks import check_shape, check_support, convert, is_class
-from probgen.data import Dataset, Splits, as_tensor
 from probgen.contexts import evaluation, fixed_seed
+from probgen.data import Dataset, Splits, as_tensor
 from probgen.inference.traces import Site, trace_pair
 from probgen.pair import LatentVariableModel
 

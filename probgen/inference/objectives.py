@@ -100,9 +100,7 @@ class ELBO:
         return bound.expand(trace.num_data)
 
 
-def elbo(
-    trace: PairTrace, *, analytic_kl: bool = False, kl_weight: Tensor | None = None
-) -> Tensor:
+def elbo(trace: PairTrace, *, analytic_kl: bool = False, kl_weight: Tensor | None = None) -> Tensor:
     r"""The evidence lower bound from one pass, shape `(data,)` or `(1,)`.
 
     For summed variables $y$ with a guide factor it is

@@ -82,7 +82,9 @@ class Score:
             ValueError: not one finite value a datum.
         """
         if not isinstance(data, Dataset):
-            raise TypeError(f"Score.closed_form: data must be a pg.Dataset, got {type(data).__name__}.")
+            raise TypeError(
+                f"Score.closed_form: data must be a pg.Dataset, got {type(data).__name__}."
+            )
         values = np.asarray(log_prob, dtype=np.float64)
         if values.shape != (len(data),) or not np.isfinite(values).all():
             raise ValueError(
@@ -176,7 +178,9 @@ class Score:
         )
 
     def __repr__(self) -> str:
-        head = f"{self.quantity} {'>=' if self.is_lower_bound else '='} {self.mean:.2f} nats a datum"
+        head = (
+            f"{self.quantity} {'>=' if self.is_lower_bound else '='} {self.mean:.2f} nats a datum"
+        )
         errors = "exact" if self.is_exact else f"± {self.monte_carlo_error:.2g} Monte Carlo"
         draws = {0: "closed form", 1: "summed exactly"}.get(self.num_samples)
         draws = draws or f"K={self.num_samples}"

@@ -32,7 +32,6 @@ from probgen.pair import LatentVariableModel
 from probgen.progress import Progress
 
 
-
 def fit(
     pair: LatentVariableModel,
     data: Any,

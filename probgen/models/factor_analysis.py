@@ -81,7 +81,9 @@ class FactorAnalysis(LatentVariableModel):
     @property
     def noise_variance(self) -> Tensor:
         """σ², shape `(x elements,)`."""
-        zero = torch.zeros(1, self.loadings.shape[1], dtype=self.mean.dtype, device=self.mean.device)
+        zero = torch.zeros(
+            1, self.loadings.shape[1], dtype=self.mean.dtype, device=self.mean.device
+        )
         scale: Tensor = self.p_x(z=zero.reshape(1, *self.p_z.variable.event_shape)).stddev
         return scale.reshape(-1) ** 2
 

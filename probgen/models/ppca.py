@@ -9,7 +9,7 @@ from torch import Tensor
 
 from probgen.checks import check_shape, check_support
 from probgen.models.factor_analysis import FactorAnalysis
-from probgen.variables import raw_from_scale, SCALE_FLOOR
+from probgen.variables import SCALE_FLOOR, raw_from_scale
 
 
 class PPCA(FactorAnalysis):
@@ -71,6 +71,11 @@ class PPCA(FactorAnalysis):
         inference: Any = self.q_z.network.layers[0]  # type: ignore[union-attr, index]
         inference.weight.copy_(encoder)
         inference.bias.copy_(-encoder @ flat.mean(0))
-        scale = precision.diagonal().rsqrt().clamp(min=2 * SCALE_FLOOR).reshape(self.q_z.variable.event_shape)
+        scale = (
+            precision.diagonal()
+            .rsqrt()
+            .clamp(min=2 * SCALE_FLOOR)
+            .reshape(self.q_z.variable.event_shape)
+        )
         self.q_z.raw_scale.copy_(raw_from_scale(scale))  # type: ignore[union-attr]
         return self
