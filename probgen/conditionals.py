@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import cast
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from probgen.networks import MLP, NetworkFactory, broadcast_leading
+from probgen.networks import MLP, NetworkFactory, as_rows
 from probgen.variables import Normal, Variable
 
 
@@ -82,7 +81,7 @@ class Conditional(nn.Module):
                 )
             shapes = [parent.input_shape for parent in parents.values()]
             if network is None:
-                network = cast(NetworkFactory, partial(MLP, hidden=hidden, activation=activation))
+                network = MLP(shapes, variable.output_shape, hidden, activation)
             if not isinstance(network, nn.Module):
                 if not callable(network):
                     raise TypeError(
@@ -157,10 +156,7 @@ class Conditional(nn.Module):
 
     def _call_on_rows(self, inputs: Sequence[Tensor]) -> Tensor:
         """A user's module sees one batch dim, as ordinary PyTorch modules expect."""
-        shapes = [parent.input_shape for parent in self.parents.values()]
-        inputs = broadcast_leading(inputs, shapes)
-        leading = inputs[0].shape[: inputs[0].dim() - len(shapes[0])]
-        rows = [x.reshape(-1, *shape) for x, shape in zip(inputs, shapes, strict=True)]
+        rows, leading = as_rows(inputs, [p.input_shape for p in self.parents.values()])
         assert self.network is not None
         try:
             out = self.network(*rows)
@@ -193,14 +189,12 @@ def _made(factory: NetworkFactory, shapes: Sequence[torch.Size], variable: Varia
     try:
         made = factory(shapes, variable.output_shape)
     except TypeError as error:
-        if str(error).startswith(("hidden", "activation", "Conv")):  # our networks say it well
-            raise
         cause = error
     if not isinstance(made, nn.Module):
         raise TypeError(
             f"Conditional of {variable!r}: network must be a module, or a function of the input "
             "shapes and the output shape that makes one, such as pg.ConvDecoder or "
-            f"functools.partial(pg.MLP, hidden=(100,)); got {factory!r}."
+            f"functools.partial(pg.MLP, hidden=(100,)); got {factory!r}{f': {cause}' if cause else '.'}"
         ) from cause
     return made
 

@@ -97,6 +97,13 @@ class Dataset:
         masks = {name: mask[indices] for name, mask in (self.observed or {}).items()}
         return replace(self, values={n: v[indices] for n, v in self.values.items()}, observed=masks)
 
+    def batch(self, rows: Tensor | slice) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What a step sees of some rows: values, binarized anew where asked, and masks."""
+        values = {name: value[rows] for name, value in self.values.items()}
+        for name in self.redrawn:
+            values[name] = torch.bernoulli(values[name])
+        return values, {name: mask[rows] for name, mask in (self.observed or {}).items()}
+
     def only(self, *names: str) -> Dataset:
         """Some of the variables, such as the images without their labels.
 
@@ -283,8 +290,7 @@ def fingerprint(values: Mapping[str, Tensor], observed: Mapping[str, Tensor] | N
     """
     digest = hashlib.sha256()
     for name in sorted(values):
-        value = values[name].cpu()
-        value = value.float()
+        value = values[name].cpu().float()
         if observed and name in observed:
             mask = observed[name].cpu()
             digest.update(mask.numpy().tobytes())

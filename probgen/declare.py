@@ -13,7 +13,7 @@ from typing import Any, cast
 from torch import nn
 
 from probgen.conditionals import Conditional
-from probgen.formula import Factor, FormulaError, check_guide, parse, sort
+from probgen.formula import Factor, FormulaError, check_guide, parse, product, sort
 from probgen.networks import as_widths
 from probgen.pair import LatentVariableModel, is_summable
 from probgen.variables import Variable
@@ -75,7 +75,7 @@ def declare(
 
 
 class DeclaredModel(LatentVariableModel):
-    """A pair written by `declare`; pickles and copies by rebuilding its class from its formula."""
+    """A pair written by `declare`; pickles and copies by rebuilding its class from its source."""
 
     _source: str
 
@@ -186,7 +186,9 @@ def write_source(
     for f in q:
         guide.append(f"if {f.name} is None:")
         guide.append(f'    {f.name} = pyro.sample("{f.name}", {call("q", f)})')
-    formulas = [_product("p", p), _product("q", q)]
+    formulas = [
+        product(letter, {f.name: f.parents for f in fs}) for letter, fs in (("p", p), ("q", q))
+    ]
     docstring = ", ".join(formula for formula in formulas if formula)
     lines = [
         "import pyro",
@@ -216,16 +218,9 @@ def write_source(
     return "\n".join(lines) + "\n"
 
 
-def _uses_mlp(p: Sequence[Factor], q: Sequence[Factor], given: Mapping[str, Conditional]) -> bool:
+def _uses_mlp(p: Sequence[Factor], q: Sequence[Factor], given: Mapping[str, Any]) -> bool:
     factors = [(f"p_{f.name}", f) for f in p] + [(f"q_{f.name}", f) for f in q]
     return any(f.parents and attribute not in given for attribute, f in factors)
-
-
-def _product(letter: str, factors: Sequence[Factor]) -> str:
-    return " ".join(
-        f"{letter}({f.name} | {', '.join(f.parents)})" if f.parents else f"{letter}({f.name})"
-        for f in factors
-    )
 
 
 def _is_native(variable: Variable) -> bool:

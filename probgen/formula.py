@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 RESERVED = frozenset(
@@ -114,6 +114,14 @@ def parse(formula: str, letter: str) -> list[Factor]:
             raise FormulaError(formula, column, f"{name!r} has two factors {letter}({name}).")
         factors.append(Factor(name, tuple(parents), column, tuple(columns)))
     return factors
+
+
+def product(letter: str, parents: Mapping[str, Iterable[str]]) -> str:
+    """Factors as text, `p(z) p(x | z)`, from the parents of each variable."""
+    return " ".join(
+        f"{letter}({name} | {', '.join(given)})" if given else f"{letter}({name})"
+        for name, given in parents.items()
+    )
 
 
 def sort(factors: Sequence[Factor], formula: str, letter: str) -> list[Factor]:

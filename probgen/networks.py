@@ -36,6 +36,13 @@ def broadcast_leading(inputs: Sequence[Tensor], shapes: Sequence[Shape]) -> list
     return [x.expand(*common, *shape) for x, shape in zip(inputs, shapes, strict=True)]
 
 
+def as_rows(inputs: Sequence[Tensor], shapes: Sequence[Shape]) -> tuple[list[Tensor], torch.Size]:
+    """Inputs `(..., *shape)` as `(rows, *shape)` each, and their common leading dims."""
+    inputs = broadcast_leading(inputs, shapes)
+    leading = inputs[0].shape[: inputs[0].dim() - len(shapes[0])]
+    return [x.reshape(-1, *shape) for x, shape in zip(inputs, shapes, strict=True)], leading
+
+
 def as_widths(widths: Sequence[int], name: str = "hidden") -> tuple[int, ...]:
     """Widths of layers as a tuple of ints.
 
@@ -178,11 +185,9 @@ class ConvEncoder(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Inputs `(..., *input_shape)` to outputs `(..., *output_shape)`."""
-        inputs_ = broadcast_leading(inputs, self.input_shapes)
-        leading = inputs_[0].shape[: inputs_[0].dim() - len(self.input_shapes[0])]
+        rows, leading = as_rows(inputs, self.input_shapes)
         planes = []
-        for x, shape in zip(inputs_, self.input_shapes, strict=True):
-            x = x.reshape(-1, *shape)
+        for x, shape in zip(rows, self.input_shapes, strict=True):
             if len(shape) != 3:
                 x = x.flatten(1)[:, :, None, None].expand(-1, -1, *self.size)
             planes.append(x)
@@ -242,12 +247,8 @@ class ConvDecoder(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Inputs `(..., *input_shape)` to outputs `(..., *output_shape)`."""
-        inputs_ = broadcast_leading(inputs, self.input_shapes)
-        leading = inputs_[0].shape[: inputs_[0].dim() - len(self.input_shapes[0])]
-        rows = [
-            x.reshape(-1, math.prod(shape))
-            for x, shape in zip(inputs_, self.input_shapes, strict=True)
-        ]
-        h = self.stages(self.stem(torch.cat(rows, 1)).unflatten(1, self.seed))
+        rows, leading = as_rows(inputs, self.input_shapes)
+        flat = torch.cat([x.flatten(1) for x in rows], 1)
+        h = self.stages(self.stem(flat).unflatten(1, self.seed))
         height, width = self.output_shape[-2:]
         return h[..., :height, :width].reshape(*leading, *self.output_shape)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from probgen.checks import check_shape, check_support, convert
 from probgen.conditionals import Conditional
 from probgen.contexts import as_count, as_seed, evaluation, fixed_seed
+from probgen.formula import product
 from probgen.variables import Variable
 
 
@@ -181,8 +182,8 @@ class LatentVariableModel(nn.Module):
         with fixed, evaluation(self), pyro.plate("particles", n, dim=-2):
             trace = poutine.trace(self.model).get_trace(**given)
         drawn = {}
-        for name, site in trace.nodes.items():
-            if site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site):
+        for name, site in sample_sites(trace).items():
+            if not site["is_observed"]:
                 event = site["fn"].event_shape
                 value = site["value"].expand(n, self.batch_size(**given), *event)
                 drawn[name] = value if given else value.squeeze(1)
@@ -227,11 +228,7 @@ class LatentVariableModel(nn.Module):
 
     def factorization(self, prefix: str) -> str:
         """The model (`"p"`) or the guide (`"q"`) as on a blackboard: `p(z) p(x | z)`."""
-        return " ".join(
-            f"{prefix}({name} | {', '.join(factor.parents)})" if factor.parents
-            else f"{prefix}({name})"
-            for name, factor in self.factors(prefix).items()
-        )  # fmt: skip
+        return product(prefix, {name: f.parents for name, f in self.factors(prefix).items()})
 
     def __repr__(self) -> str:
         if not self.factors("p"):
@@ -272,6 +269,17 @@ def is_summable(variable: Variable) -> bool:
         return False
     base = variable.parametrized(torch.zeros(variable.output_shape))
     return bool(base.has_enumerate_support)
+
+
+def sample_sites(trace: Any) -> dict[str, Any]:
+    """The random variables of a trace by name: no plates, no deterministic sites."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample"
+        and not site_is_subsample(site)
+        and not site["infer"].get("_deterministic")
+    }
 
 
 def ancestors(factors: dict[str, Conditional], name: str) -> set[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probgen.checks import is_class
 from probgen.contexts import evaluation
 from probgen.data import Dataset
 from probgen.inference.posterior import encode, reconstruct
@@ -154,13 +155,13 @@ def samples(
     if factor is None or not factor.parents:
         pixels = drawn[name]
     else:
+        if is_class(factor.variable):
+            raise ValueError(f"samples: {name} is made of classes, which have no mean to draw.")
         with evaluation(pair):
             known = {k: torch.as_tensor(v) for k, v in given.items()} | drawn
             pixels = factor(**{parent: known[parent] for parent in factor.parents}).mean
     if given:
         pixels = pixels.flatten(0, 1)
-    if bool(pixels.isnan().all()):
-        raise ValueError(f"samples: {name} is made of classes, which have no mean to draw.")
     title = f"Means of p({name} | ...) for {len(pixels)} draws from the prior of {pair.name}"
     return images(pixels.cpu(), columns=columns, title=title, limits=limits, ax=ax)
 

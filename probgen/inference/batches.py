@@ -46,10 +46,7 @@ class Resident:
                 if order is None
                 else order[start : start + self.size]
             )
-            values = {name: value[index] for name, value in data.values.items()}
-            for name in data.redrawn:
-                values[name] = torch.bernoulli(values[name])
-            yield values, {name: mask[index] for name, mask in (data.observed or {}).items()}
+            yield data.batch(index)
 
 
 class Stream:
@@ -69,15 +66,13 @@ class Stream:
         for batch in self.data:
             part = prepare(self.pair, batch, owner="fit", probe=empty, **self.where)
             empty = False
-            values = dict(part.values)
-            for name in part.redrawn:
-                values[name] = torch.bernoulli(values[name])
-            yield values, dict(part.observed or {})
+            yield part.batch(slice(None))
         if empty:
             raise ValueError("fit: the iterable of batches is empty.")
 
 
 def is_stream(data: Any) -> bool:
+    """Whether data are an iterable of batches rather than data themselves."""
     if isinstance(data, (Tensor, Mapping, Dataset, str)) or hasattr(data, "__array__"):
         return False
     return hasattr(data, "__iter__")

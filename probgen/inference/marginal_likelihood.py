@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -14,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probgen.contexts import as_count, as_seed, evaluation, fixed_seed
-from probgen.data import Dataset, fingerprint
+from probgen.data import Dataset
 from probgen.export import pareto_khat
 from probgen.inference.devices import as_device, as_dtype, placed
 from probgen.inference.inputs import prepare
 from probgen.inference.objectives import log_importance_weights
-from probgen.inference.scores import Score, UnreliableEstimateWarning, words_of
+from probgen.inference.scores import Score, UnreliableEstimateWarning, provenance
 from probgen.inference.traces import PairTrace, trace_pair
 from probgen.pair import LatentVariableModel
 from probgen.progress import Progress
@@ -119,9 +118,7 @@ def log_marginal_likelihood(
         **columns,
         num_samples=drawn,
         measure=_measure(trace, dataset),
-        transformation=words_of(dataset, dataset.values),
-        log_jacobian=sum(dataset.log_jacobians.get(name, 0.0) for name in dataset.values),
-        data_hash=fingerprint(dataset.values, dataset.observed),
+        **provenance(dataset, list(dataset.values)),
         name=pair.name,
         quantity=_quantity(trace, dataset),
     )
@@ -141,7 +138,7 @@ def _importance(
     """log p, standard error, bias, ESS and k̂ of each datum, and how many draws were taken."""
     draws = num_samples if first.sampled else 1
     classes = 1
-    for name in {**first.guide_sums, **first.model_sums}:
+    for name in first.sums:
         classes *= first.model[name]["value"].numel()
     rows = max(1, ROWS.get(device.type, ROWS["cpu"]) // classes)
     # Few data a pass: what the guide computes once a datum is then repeated for few of them.
@@ -153,7 +150,7 @@ def _importance(
     for first_row in range(0, len(data), block):
         weights = []
         for start in range(first_row, min(first_row + block, len(data)), step):
-            values, masks = _rows(data, slice(start, start + step))
+            values, masks = data.batch(slice(start, start + step))
             passed = [
                 log_importance_weights(
                     trace_pair(pair, values, num_particles=chunk, observed=masks)
@@ -215,13 +212,8 @@ def _closed_form(pair: LatentVariableModel, data: Dataset) -> NDArray[np.float64
 
 
 def _first_trace(pair: LatentVariableModel, data: Dataset) -> PairTrace:
-    values, masks = _rows(data, slice(0, 1))
+    values, masks = data.batch(slice(0, 1))
     return trace_pair(pair, values, observed=masks)
-
-
-def _rows(data: Dataset, rows: slice) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-    part = data.subset(rows)
-    return part.values, part.observed or {}
 
 
 def _scored(trace: PairTrace, data: Dataset) -> dict[str, str]:

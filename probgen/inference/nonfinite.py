@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from probgen.contexts import set_random_state
-from probgen.inference.traces import Site, log_prob, trace_pair
+from probgen.inference.traces import Site, innermost, log_prob, trace_pair
 from probgen.pair import LatentVariableModel
 
 TAIL = (
@@ -74,9 +73,7 @@ def broken_parameter(pair: LatentVariableModel) -> str:
 
 
 def _quantities(site: Site) -> list[tuple[str, Tensor]]:
-    fn: Any = site["fn"]
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
+    fn = innermost(site["fn"])
     found = [(name, getattr(fn, name, None)) for name in getattr(fn, "arg_constraints", {})]
     found += [("value", site["value"]), ("log-probability", log_prob(site))]
     return [(name, value) for name, value in found if isinstance(value, Tensor)]

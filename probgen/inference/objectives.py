@@ -113,19 +113,13 @@ def elbo(trace: PairTrace, *, analytic_kl: bool = False, kl_weight: Tensor | Non
     weights, entropy = class_weights(trace)
     for term in entropy:
         joint = joint - (term if kl_weight is None else kl_weight * term)
-    if weights is not None:
-        # A score-function term must see the weights before they are summed away.
-        surrogate = weights * joint
-        if score is not None:
-            extra = (weights * joint).detach() * score
-            surrogate = surrogate + extra - extra.detach()
-        for dim in trace.guide_sums.values():
-            surrogate = _sum_dim(surrogate, dim)
-    else:
-        surrogate = joint
-        if score is not None:
-            extra = joint.detach() * score
-            surrogate = surrogate + extra - extra.detach()
+    surrogate = joint if weights is None else weights * joint
+    if score is not None:
+        # Before the classes are summed away: it must see their weights.
+        extra = surrogate.detach() * score
+        surrogate = surrogate + extra - extra.detach()
+    for dim in trace.guide_sums.values():
+        surrogate = _sum_dim(surrogate, dim)
     # What is left is (1..., particles, data).
     return surrogate.reshape(-1, surrogate.shape[-1]).mean(0) if surrogate.dim() > 1 else surrogate
 
@@ -146,7 +140,7 @@ def log_importance_weights(trace: PairTrace) -> Tensor:
     for name in trace.sampled:
         if name in trace.model:
             total = total - trace.log_q[name]
-    for name, dim in {**trace.guide_sums, **trace.model_sums}.items():
+    for name, dim in trace.sums.items():
         total = _logsumexp_classes(trace, total, name, dim)
     total = total.reshape(-1, total.shape[-1])
     return total.expand(trace.num_particles, trace.num_data)

@@ -7,7 +7,6 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from probgen.contexts import evaluation, fixed_seed
@@ -15,8 +14,8 @@ from probgen.data import Dataset
 from probgen.inference.devices import as_device, placed
 from probgen.inference.inputs import prepare
 from probgen.inference.objectives import class_weights
-from probgen.inference.traces import trace_pair
-from probgen.pair import LatentVariableModel
+from probgen.inference.traces import innermost, trace_pair
+from probgen.pair import LatentVariableModel, sample_sites
 
 BLOCK = 1000
 """Data in a pass."""
@@ -47,26 +46,7 @@ def encode(
     Raises:
         ValueError: data that do not fit the pair, or a latent made of classes.
     """
-    encoder, dataset = _ready(pair, data, "encode", device)
-    parts: dict[str, list[Tensor]] = {}
-    with evaluation(encoder), fixed_seed(seed, _device(dataset)):
-        for start in range(0, len(dataset), BLOCK):
-            block = dataset.subset(slice(start, start + BLOCK))
-            trace = trace_pair(encoder, block.values, observed=block.observed)
-            weights, _ = class_weights(trace)
-            for name, site in trace.guide.items():
-                if name in trace.guide_sums:
-                    assert weights is not None
-                    mean = _sum_but(weights, trace.guide_sums[name], -1).T
-                elif _is_class(site["fn"]):
-                    raise ValueError(f"encode: {name} is made of classes, which have no mean.")
-                else:
-                    mean, events = site["fn"].mean, len(site["fn"].event_shape)
-                    if weights is not None:
-                        mean = weights[(..., *[None] * events)] * mean
-                    mean = _sum_but(mean, *range(-1 - events, 0))
-                parts.setdefault(name, []).append(mean.cpu())
-    return {name: torch.cat(blocks) for name, blocks in parts.items()}
+    return _encode(*_ready(pair, data, "encode", device), seed)
 
 
 def reconstruct(
@@ -93,7 +73,7 @@ def reconstruct(
             inferred, or data that are classes.
     """
     decoder, dataset = _ready(pair, data, "reconstruct", device)
-    latents = encode(pair, data, seed=seed, device=device)
+    latents = _encode(decoder, dataset, seed)
     parts: dict[str, list[Tensor]] = {}
     classes = [name for name in latents if name in pair.summed_names]
     if classes:
@@ -109,9 +89,7 @@ def reconstruct(
             }
             with pyro.condition(data=held):
                 trace = poutine.trace(decoder.model).get_trace(**block.values)
-            for name, site in trace.nodes.items():
-                if site["type"] != "sample" or site_is_subsample(site):
-                    continue
+            for name, site in sample_sites(trace).items():
                 if not site["is_observed"]:
                     raise ValueError(
                         f"reconstruct: {name} is not given and the guide has no factor for it, so "
@@ -124,6 +102,28 @@ def reconstruct(
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
 
 
+def _encode(encoder: LatentVariableModel, dataset: Dataset, seed: int) -> dict[str, Tensor]:
+    parts: dict[str, list[Tensor]] = {}
+    with evaluation(encoder), fixed_seed(seed, _device(dataset)):
+        for start in range(0, len(dataset), BLOCK):
+            block = dataset.subset(slice(start, start + BLOCK))
+            trace = trace_pair(encoder, block.values, observed=block.observed)
+            weights, _ = class_weights(trace)
+            for name, site in trace.guide.items():
+                if name in trace.guide_sums:
+                    assert weights is not None
+                    mean = _sum_but(weights, trace.guide_sums[name], -1).T
+                elif _is_class(site["fn"]):
+                    raise ValueError(f"encode: {name} is made of classes, which have no mean.")
+                else:
+                    mean, events = site["fn"].mean, len(site["fn"].event_shape)
+                    if weights is not None:
+                        mean = weights[(..., *[None] * events)] * mean
+                    mean = _sum_but(mean, *range(-1 - events, 0))
+                parts.setdefault(name, []).append(mean.cpu())
+    return {name: torch.cat(blocks) for name, blocks in parts.items()}
+
+
 def _sum_but(value: Tensor, *kept: int) -> Tensor:
     """Sum over all dims but some, given as negative."""
     others = [dim for dim in range(-value.dim(), 0) if dim not in kept]
@@ -131,9 +131,7 @@ def _sum_but(value: Tensor, *kept: int) -> Tensor:
 
 
 def _is_class(fn: Any) -> bool:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return isinstance(fn, torch.distributions.Categorical)
+    return isinstance(innermost(fn), torch.distributions.Categorical)
 
 
 def _ready(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,9 +101,7 @@ class Score:
             khat=np.full_like(zero, -np.inf),
             num_samples=0,
             measure=measure,
-            transformation=words_of(data, names),
-            data_hash=fingerprint({name: data[name] for name in names}),
-            log_jacobian=sum(data.log_jacobians.get(name, 0.0) for name in names),
+            **provenance(data, names),
             name=model,
             quantity=quantity,
         )
@@ -205,9 +204,14 @@ class Score:
         return f"{self.measure}{done}, hash {self.data_hash}"
 
 
-def words_of(data: Dataset, names: Iterable[str]) -> str:
-    """What was done to the raw data of some variables."""
-    return "; ".join(data.transformations[n] for n in names if n in data.transformations) or "none"
+def provenance(data: Dataset, names: Sequence[str]) -> dict[str, Any]:
+    """What a score of some variables says of their data, as fields of `Score`."""
+    words = [data.transformations[name] for name in names if name in data.transformations]
+    return {
+        "transformation": "; ".join(words) or "none",
+        "log_jacobian": sum(data.log_jacobians.get(name, 0.0) for name in names),
+        "data_hash": fingerprint({name: data[name] for name in names}, data.observed),
+    }
 
 
 def table(scores: Mapping[str, Score]) -> str:

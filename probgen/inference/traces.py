@@ -18,10 +18,9 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from probgen.pair import LatentVariableModel
+from probgen.pair import LatentVariableModel, sample_sites
 
 Site = dict[str, Any]
 
@@ -61,9 +60,14 @@ class PairTrace:
         if name not in self.observed:
             return None
         values, known = self.observed[name]
-        dim = {**self.guide_sums, **self.model_sums}[name]
+        dim = self.sums[name]
         classes = self.model[name]["value"].reshape(-1, *[1] * (-1 - dim))
         return ~known | (classes == values)
+
+    @property
+    def sums(self) -> dict[str, int]:
+        """Dim of every summed variable."""
+        return {**self.guide_sums, **self.model_sums}
 
     @property
     def sampled(self) -> list[str]:
@@ -107,7 +111,7 @@ def trace_pair(
         guide_trace = poutine.trace(pair.guide).get_trace(**given)
         replayed = poutine.replay(pair.model, trace=guide_trace)
         model_trace = poutine.trace(replayed).get_trace(**given)
-    guide_sites, model_sites = _sites(guide_trace), _sites(model_trace)
+    guide_sites, model_sites = sample_sites(guide_trace), sample_sites(model_trace)
     _check(pair, guide_sites, model_sites, given)
     for trace in (guide_trace, model_trace):
         names = [name for name, node in trace.nodes.items() if node["type"] == "param"]
@@ -172,16 +176,6 @@ class SumOut(Messenger):
         self.dim -= 1
 
 
-def _sites(trace: Any) -> dict[str, Site]:
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample"
-        and not site_is_subsample(site)
-        and not site["infer"].get("_deterministic")
-    }
-
-
 def _sums(sites: Mapping[str, Site]) -> dict[str, int]:
     dims = {name: site["infer"].get("_enumerate_dim") for name, site in sites.items()}
     return {name: dim for name, dim in dims.items() if dim is not None}
@@ -222,7 +216,7 @@ def _check(
                 raise ValueError(
                     f"{pair.name}: {name} has {ours} classes in the guide and {theirs} in the model."
                 )
-        if isinstance(_base(site["fn"]), dist.Delta):
+        if isinstance(innermost(site["fn"]), dist.Delta):
             raise ValueError(
                 f"{pair.name}: the guide puts a point mass on {name}, so there is no ELBO and no "
                 "importance weight. Give it a density, such as pg.Normal."
@@ -262,7 +256,8 @@ def _check_site(pair: LatentVariableModel, owner: str, name: str, site: Site) ->
         )
 
 
-def _base(fn: Any) -> Any:
+def innermost(fn: Any) -> Any:
+    """The distribution under all `Independent` and other wrappers."""
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return fn
