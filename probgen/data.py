@@ -226,6 +226,38 @@ class Dataset:
             log_jacobians=jacobians,
         )
 
+    def standardized(
+        self, name: str = "x", *, mean: Tensor | None = None, scale: Tensor | None = None
+    ) -> Dataset:
+        """Each element less its mean, over its standard deviation.
+
+        Args:
+            name: the variable.
+            mean: shape `event_shape`; by default of these data.
+            scale: likewise. For validation and test data give those of the training data.
+
+        Raises:
+            ValueError: an element is constant, so that it has no scale.
+        """
+        value = self[name].double()
+        mean = value.mean(0) if mean is None else mean.double()
+        scale = value.std(0, correction=0) if scale is None else scale.double()
+        constant = (scale <= 0).flatten().nonzero().flatten()
+        if len(constant):
+            raise ValueError(
+                f"Dataset.standardized: {len(constant)} elements of {name} are constant, the first "
+                f"is number {int(constant[0])} (counted from 0). Leave them out."
+            )
+        jacobian = self.log_jacobians.get(name, 0.0) - float(scale.log().sum())
+        before = self.transformations.get(name)
+        words = f"{f'{before}, then ' if before else ''}{name} standardized by the training data"
+        return replace(
+            self,
+            values={**self.values, name: ((value - mean) / scale).float()},
+            transformations={**self.transformations, name: words},
+            log_jacobians={**self.log_jacobians, name: jacobian},
+        )
+
     def keep_labels(self, per_class: int, name: str = "y", *, seed: int = 0) -> Dataset:
         """Hide all labels but `per_class` of each class, chosen by the seed among those known.
 
@@ -249,15 +281,28 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Training, validation and test data; `pg.fit` takes it whole, scores take one of them."""
+    """Training, validation and test data; `pg.fit` takes it whole, scores take one of them.
+
+    Attributes:
+        train: what is learned from.
+        validation: what decides when to stop.
+        test: what is scored.
+        source: the arguments with which `pg.load` makes the same splits again, if it made them.
+    """
 
     train: Dataset
     validation: Dataset | None = None
     test: Dataset | None = None
+    source: Mapping[str, Any] | None = None
+
+    @property
+    def parts(self) -> dict[str, Dataset]:
+        """The parts that there are, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in named.items() if part is not None}
 
     def __repr__(self) -> str:
-        parts = (("train", self.train), ("validation", self.validation), ("test", self.test))
-        rows = [f"  {label:<10}  {part!r}" for label, part in parts if part is not None]
+        rows = [f"  {label:<10}  {part!r}" for label, part in self.parts.items()]
         return "\n".join(["Splits", *rows])
 
 

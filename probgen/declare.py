@@ -71,7 +71,9 @@ def declare(
     _check_variables(p, q, p_factors, q_factors, variables)
     given = _own_conditionals(own, p_factors, q_factors, variables)
     _check_inferable(p, p_factors, q_factors, variables)
-    return _build(p_factors, q_factors, hidden, activation, variables, given)
+    pair = _build(p_factors, q_factors, hidden, activation, variables, given)
+    vars(pair)["_declared"] = (p, q, hidden, activation, dict(variables), given)
+    return pair
 
 
 class DeclaredModel(LatentVariableModel):

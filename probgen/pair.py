@@ -68,6 +68,12 @@ class LatentVariableModel(nn.Module):
         def __getattr__(self, name: str) -> Any:
             """Conditionals and parameters are attributes; torch's stub has a union for them."""
 
+    def __new__(cls, *args: Any, **named: Any) -> Any:
+        """Note the arguments, from which a run directory builds the pair again."""
+        pair = super().__new__(cls)
+        vars(pair)["_arguments"] = (args, named)
+        return pair
+
     def model(self, *args: Any, **named: Any) -> Any:
         """How data come about: samples every variable, those given with `obs=`."""
         raise TypeError(f"{self.name} must define model(self, ...); see LatentVariableModel.")

@@ -1,18 +1,22 @@
-"""Where data come from: the digits that scikit-learn bundles, and MNIST."""
+"""Where data come from: the digits that scikit-learn bundles, MNIST, and files."""
 
 from __future__ import annotations
 
+import difflib
 import gzip
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
+from probgen.contexts import as_count, as_seed
 from probgen.data import Dataset, Splits
+from probgen.data_files import SUFFIXES, read_file
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_FILES = {
@@ -22,71 +26,151 @@ MNIST_FILES = {
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
 
-Transform = Literal["default", "none", "static", "dynamic", "dequantize"]
+Transform = Literal["default", "none", "static", "dynamic", "dequantize", "standardize"]
+TRANSFORMS = get_args(Transform)
+NAMES = ("digits", "mnist")
 
 
 def load(
-    name: str, *, transform: Transform = "default", flat: bool = True, seed: int = 0
+    name: str | os.PathLike[str],
+    *,
+    transform: Transform = "default",
+    flat: bool | None = None,
+    seed: int = 0,
+    labels: str | None = None,
+    columns: Sequence[str] | None = None,
+    split: tuple[float, float] | None = None,
+    levels: int | None = None,
 ) -> Splits:
-    """Load a data set by name, with its labels as `y`.
+    """Load a data set by name, or a file, as x, with its labels as `y`.
 
     - `"digits"`: 1,797 images of 8 x 8 pixels with 17 grey levels, bundled with scikit-learn;
       360 test and 180 validation data, chosen by the seed. By default dequantized.
     - `"mnist"`: 70,000 images of 28 x 28 pixels with 256 grey levels; the canonical test data, and
       10,000 of the 60,000 training data, chosen by the seed, for validation. By default
       binarized dynamically. Downloaded once, or found under `PROBGEN_DATA_DIR/mnist`.
+    - a `.npy` file: an array whose first dim is the data. Stacks of images `(n, H, W)` become
+      `(n, 1, H, W)`.
+    - a `.npz` file: the array `x` (or the only one), and labels `y`.
+    - a `.csv` file: a column an element, with or without a line of names; the labels may be text,
+      and empty where they are unknown.
 
     Args:
-        name: the data set.
-        transform: `"none"` (grey values in [0, 1]), `"static"`, `"dynamic"`, `"dequantize"`, or the
-            data set's default. Validation and test data are one stored draw in any case.
-        flat: pixels as one vector; otherwise images `(1, height, width)`.
+        name: the data set, or a path that ends in .npy, .npz or .csv.
+        transform: `"none"`, `"static"` or `"dynamic"` (binarized), `"dequantize"`, `"standardize"`
+            (by mean and scale of the training data), or the data set's default; files are by
+            default taken as they are. Validation and test data are one stored draw in any case.
+        flat: pixels as one vector, or images `(1, height, width)`; by default vectors for digits
+            and MNIST, and whatever shape a file has.
         seed: of splits and stored draws.
+        labels: of a file: the column, or the array, with the labels.
+        columns: of a .csv file: the columns that make up x; by default all but the labels.
+        split: of a file: validation and test data, as counts or as fractions below one; by
+            default a tenth and a fifth.
+        levels: of a file with grey levels 0..levels-1: how many; 256 for bytes.
 
     Raises:
-        ValueError: an unknown name or transform.
-        FileNotFoundError: MNIST is not at hand and cannot be downloaded; says what to put where.
+        ValueError: an unknown name or transform, or a file that cannot be used.
+        FileNotFoundError: no such file; or MNIST is not at hand and cannot be downloaded: says
+            what to put where.
 
     References:
         Alpaydin and Kaynak, 1998, "Optical recognition of handwritten digits".
         LeCun et al., 1998, "Gradient-based learning applied to document recognition".
     """
-    if name == "digits":
-        default, levels, parts = "dequantize", 17, _digits(seed)
-    elif name == "mnist":
-        default, levels, parts = "dynamic", 256, _mnist(seed)
+    seed = as_seed(seed, "load")
+    if transform not in TRANSFORMS:
+        listed = ", ".join(f'"{word}"' for word in TRANSFORMS)
+        raise ValueError(f"load: transform must be one of {listed}, got {transform!r}.")
+    text = os.fspath(name)
+    source: dict[str, Any] = {"transform": transform, "flat": flat, "seed": seed}
+    if Path(text).suffix in SUFFIXES:
+        path = Path(text).absolute()
+        split = (0.1, 0.2) if split is None else _as_split(split)
+        source |= {"name": str(path), "labels": labels, "split": list(split), "levels": levels}
+        source |= {"columns": None if columns is None else list(columns)}
+        whole = read_file(path, labels, columns)
+        if levels is None and whole["x"].dtype == torch.uint8 and whole["x"].max() > 1:
+            levels = 256
+        parts = whole.split(validation=split[0], test=split[1], seed=seed)
+        default = "none"
+    elif text in NAMES:
+        if (labels, columns, split, levels) != (None, None, None, None):
+            raise ValueError(
+                f"load: labels, columns, split and levels are for files; {text} comes with its own."
+            )
+        levels, default = {"digits": (17, "dequantize"), "mnist": (256, "dynamic")}[text]
+        parts = _digits(seed) if text == "digits" else _mnist(seed)
+        source |= {"name": text}
+        flat = True if flat is None else flat
     else:
+        near = difflib.get_close_matches(text, NAMES, 1)
         raise ValueError(
-            f'load: unknown data set {name!r}; known are "digits" and "mnist". '
-            "For arrays of your own use pg.Dataset({'x': array})."
+            f"load: unknown data set {text!r}; known are "
+            + " and ".join(f'"{known}"' for known in NAMES)
+            + (f', did you mean "{near[0]}"? ' if near else ". ")
+            + f"A file must end in {', '.join(SUFFIXES)}; for arrays use pg.Dataset({{'x': array}})."
         )
     chosen = default if transform == "default" else transform
-    if chosen not in ("none", "static", "dynamic", "dequantize"):
-        raise ValueError(
-            'load: transform must be "none", "static", "dynamic", "dequantize" or "default", '
-            f"got {transform!r}."
-        )
-
-    def prepared(part: Dataset, index: int) -> Dataset:
+    prepared = {
         # Each part has a draw of its own, so that none repeats another's noise.
-        part_seed = 1000 * seed + index
-        if chosen == "dequantize":
-            part = part.dequantized(levels=levels, seed=part_seed)
-        else:
-            grey = part["x"].float() / (levels - 1)
-            words = {"x": "x grey, from 0 to 1"}
-            part = replace(part, values={**part.values, "x": grey}, transformations=words)
-            if chosen != "none":
-                how: Any = chosen if index == 0 else "static"
-                part = part.binarized(how, seed=part_seed)
-        if not flat:
-            side = math.isqrt(part["x"].shape[-1])
-            images = part["x"].reshape(-1, 1, side, side)
-            part = replace(part, values={**part.values, "x": images})
-        return part
+        part: _transformed(data, chosen, levels, 1000 * seed + index, part == "train")
+        for index, (part, data) in enumerate(parts.parts.items())
+    }
+    if chosen == "standardize":
+        x = parts.train["x"].double()
+        mean, scale = x.mean(0), x.std(0, correction=0)
+        prepared = {n: d.standardized(mean=mean, scale=scale) for n, d in parts.parts.items()}
+    shaped = {part: _shaped(data, flat) for part, data in prepared.items()}
+    return Splits(**shaped, source=source)
 
-    assert parts.validation is not None and parts.test is not None
-    return Splits(prepared(parts.train, 0), prepared(parts.validation, 1), prepared(parts.test, 2))
+
+def _transformed(
+    data: Dataset, chosen: str, levels: int | None, seed: int, training: bool
+) -> Dataset:
+    if chosen == "standardize":
+        return data  # by the training data, once all parts are there
+    if levels is not None:
+        levels = as_count(levels, "levels", "load", least=2)
+    if chosen == "dequantize":
+        if levels is None:
+            raise ValueError(
+                f"load: say how many grey levels {data.name} has to dequantize it, such as levels=17."
+            )
+        return data.dequantized(levels=levels, seed=seed)
+    if levels is not None:
+        words = {**data.transformations, "x": "x grey, from 0 to 1"}
+        grey = data["x"].float() / (levels - 1)
+        data = replace(data, values={**data.values, "x": grey}, transformations=words)
+    if chosen == "none":
+        return data
+    how: Any = chosen if training else "static"
+    return data.binarized(how, seed=seed)
+
+
+def _shaped(data: Dataset, flat: bool | None) -> Dataset:
+    """Pixels as a vector, or as an image with its channel."""
+    x = data["x"]
+    if flat is None or (flat and x.dim() == 2) or (not flat and x.dim() > 2):
+        return data
+    if flat:
+        x = x.flatten(1)
+    else:
+        side = math.isqrt(x.shape[1])
+        if side * side != x.shape[1]:
+            raise ValueError(
+                f"load: {x.shape[1]} elements make no square image; save x as (data, height, width)."
+            )
+        x = x.reshape(-1, 1, side, side)
+    return replace(data, values={**data.values, "x": x})
+
+
+def _as_split(split: Any) -> tuple[float, float]:
+    if not isinstance(split, (tuple, list)) or len(split) != 2:
+        raise ValueError(
+            f"load: split must be two numbers, validation and test data, such as (0.1, 0.2), got {split!r}."
+        )
+    return split[0], split[1]
 
 
 def _digits(seed: int) -> Splits:

@@ -1,0 +1,29 @@
+# The public names, each loaded at its first use.
+from . import models as models
+from . import plots as plots
+from .conditionals import Conditional as Conditional
+from .data import Dataset as Dataset
+from .data import Splits as Splits
+from .declare import declare as declare
+from .formula import FormulaError as FormulaError
+from .inference.marginal_likelihood import log_marginal_likelihood as log_marginal_likelihood
+from .inference.objectives import ELBO as ELBO
+from .inference.posterior import encode as encode
+from .inference.posterior import reconstruct as reconstruct
+from .inference.results import FitResult as FitResult
+from .inference.scores import Score as Score
+from .inference.scores import UnreliableEstimateWarning as UnreliableEstimateWarning
+from .inference.scores import table as table
+from .inference.svi import fit as fit
+from .networks import MLP as MLP
+from .networks import ConvDecoder as ConvDecoder
+from .networks import ConvEncoder as ConvEncoder
+from .pair import LatentVariableModel as LatentVariableModel
+from .sources import load as load
+from .variables import Bernoulli as Bernoulli
+from .variables import Categorical as Categorical
+from .variables import Normal as Normal
+from .variables import Variable as Variable
+
+__all__: list[str]
+__version__: str

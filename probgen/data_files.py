@@ -1,0 +1,202 @@
+"""Files of the user's own: .npy, .npz and .csv to arrays x and labels y, with errors that name the place."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from probgen.data import Dataset
+
+SUFFIXES = (".npy", ".npz", ".csv")
+
+Array = NDArray[Any]
+
+
+def read_file(path: Path, labels: str | None, columns: Sequence[str] | None) -> Dataset:
+    """The data of a file as x, and its labels as y.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be read, or holds something else than numbers.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"load: there is no file {path} (looked in {os.getcwd()}). Check the name."
+        )
+    if path.suffix != ".csv" and columns is not None:
+        raise ValueError(f"load: columns are chosen in .csv files only, not in {path.name}.")
+    read = {".npy": _read_npy, ".npz": _read_npz}.get(path.suffix)
+    x, y = read(path, labels) if read else _read_csv(path, labels, columns)
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"load: {path.name} must hold numbers, got an array of {x.dtype}.")
+    if x.ndim == 0 or not x.size:
+        raise ValueError(f"load: {path.name} is empty (shape {x.shape}); give at least one datum.")
+    if x.ndim == 1:
+        x = x[:, None]
+    elif x.ndim == 3:
+        x = x[:, None]  # a stack of images gets its channel
+    values = {"x": x}
+    if y is None:
+        return Dataset(values, name=path.stem)
+    if len(y) != len(x):
+        raise ValueError(f"load: {path.name} has {len(x)} data but {len(y)} labels.")
+    codes, known, words = _coded(y, path)
+    return Dataset(
+        {**values, "y": codes},
+        name=path.stem,
+        observed={} if known.all() else {"y": torch.from_numpy(known)},
+        transformations={"y": words} if words else {},
+    )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_npy(path: Path, labels: str | None) -> tuple[Array, Array | None]:
+    if labels is not None:
+        raise ValueError(
+            f"load: {path.name} is one array, so it has no labels {labels!r}; save both in one "
+            "file: np.savez('data.npz', x=x, y=y)."
+        )
+    return _numpy_load(path), None
+
+
+def _read_npz(path: Path, labels: str | None) -> tuple[Array, Array | None]:
+    archive = _numpy_load(path)
+    names = list(archive)
+    key = labels if labels is not None else ("y" if "y" in names else None)
+    if key is not None and key not in names:
+        raise ValueError(
+            f"load: {path.name} has no array {key!r}; it has {', '.join(names) or 'none'}."
+        )
+    others = [name for name in names if name != key]
+    if "x" not in others and len(others) != 1:
+        raise ValueError(
+            f"load: {path.name} needs an array named x, or one array beside the labels; it has "
+            f"{', '.join(names) or 'none'}."
+        )
+    return archive["x" if "x" in others else others[0]], archive[key] if key else None
+
+
+def _numpy_load(path: Path) -> Any:
+    """An array, or a dict of arrays; nothing is ever unpickled."""
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray) != (path.suffix == ".npy"):
+            raise ValueError("its content is not what its suffix says")
+        return found if isinstance(found, np.ndarray) else dict(found.items())
+    except Exception as error:  # NumPy raises zip, zlib, EOF, OS, syntax and value errors here
+        raise ValueError(
+            f"load: {path} cannot be read as {path.suffix}: {error}. It may be cut short, or hold "
+            "Python objects; save plain numbers with np.save or np.savez."
+        ) from error
+
+
+def _read_csv(
+    path: Path, labels: str | None, columns: Sequence[str] | None
+) -> tuple[Array, Array | None]:
+    import pandas as pd
+
+    header = _has_header(path)
+    try:
+        table = pd.read_csv(path, header=0 if header else None, skipinitialspace=True)
+    except (ValueError, UnicodeDecodeError, OSError) as error:  # pandas' errors are ValueErrors
+        raise ValueError(f"load: {path} cannot be read as a table: {error}") from error
+    table.columns = [str(name).strip() for name in table.columns]
+    names = list(table.columns)
+    described = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    for name in [*(columns or []), *([labels] if labels is not None else [])]:
+        if name not in names:
+            raise ValueError(
+                f"load: {path.name} has no column {name!r}; its columns are {described}"
+                + ("." if header else " (counted from 0, since its first line is numbers).")
+            )
+    y = None if labels is None else table[labels].to_numpy()
+    chosen = [n for n in (columns or names) if n != labels]
+    if not chosen:
+        raise ValueError(f"load: {path.name} has no column left beside the labels {labels!r}.")
+    if not len(table):
+        raise ValueError(f"load: {path.name} is empty: it has no row below its header.")
+    first_line = 2 if header else 1
+    for name in chosen:
+        column = table[name]
+        if column.dtype.kind not in "fiub":
+            bad = pd.to_numeric(column, errors="coerce").isna() & column.notna()
+            row = int(np.flatnonzero(bad)[0]) if bad.any() else 0
+            raise ValueError(
+                f"load: column {name!r} of {path.name} holds text ({column.iloc[row]!r} in line "
+                f"{row + first_line}). Name it as the labels, choose other columns, or code it "
+                "as numbers."
+            )
+        empty = column.isna().to_numpy()
+        if empty.any():
+            raise ValueError(
+                f"load: column {name!r} of {path.name} has {int(empty.sum())} empty or NaN cells, "
+                f"the first in line {int(np.flatnonzero(empty)[0]) + first_line}. Drop those "
+                "lines, or fill them in."
+            )
+    return table[chosen].to_numpy(dtype=np.float64), y
+
+
+def _has_header(path: Path) -> bool:
+    """Whether the first line has a cell that is neither a number nor empty."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            first = next(csv.reader(stream), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"load: {path} cannot be read as a table: {error}") from error
+    if not first:
+        raise ValueError(f"load: {path.name} is empty; give at least one datum.")
+
+    def is_number(cell: str) -> bool:
+        try:
+            float(cell)
+        except ValueError:
+            return not cell.strip()
+        return True
+
+    return not all(is_number(cell) for cell in first)
+
+
+def _coded(y: Array, path: Path) -> tuple[Array, NDArray[np.bool_], str]:
+    """Labels as classes 0, 1, ...; which are known; and in words what the codes mean."""
+    if y.ndim != 1:
+        raise ValueError(
+            f"load: the labels of {path.name} have shape {y.shape}, expected ({len(y)},)."
+        )
+    if y.dtype.kind in "fiub":
+        known = np.isfinite(y) if y.dtype.kind == "f" else np.ones(len(y), bool)
+        values = y[known]
+        if (values != np.round(values)).any():
+            raise ValueError(
+                f"load: the labels of {path.name} are no classes: {values[values != np.round(values)][0]} "
+                "is no whole number. Leave real-valued columns among the data."
+            )
+        values = values.astype(np.int64)
+    else:
+        cells = [cell if isinstance(cell, str) else "" for cell in y.tolist()]
+        known = np.array([bool(cell.strip()) for cell in cells], bool)
+        values = np.array(cells)[known]
+    kinds, codes = np.unique(values, return_inverse=True)
+    if not len(kinds):
+        raise ValueError(f"load: no label of {path.name} is known; leave the labels out.")
+    result = np.zeros(len(y), np.int64)
+    result[known] = codes
+    if kinds.dtype.kind == "i" and np.array_equal(kinds, np.arange(len(kinds))):
+        return result, known, ""
+    listed = ", ".join(f"{code}={kind}" for code, kind in enumerate(kinds[:20]))
+    return result, known, f"y coded {listed}" + (", ..." if len(kinds) > 20 else "")
