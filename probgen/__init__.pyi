@@ -5,6 +5,7 @@ from .conditionals import Conditional as Conditional
 from .data import Dataset as Dataset
 from .data import Splits as Splits
 from .declare import declare as declare
+from .files import RunError as RunError
 from .formula import FormulaError as FormulaError
 from .inference.marginal_likelihood import log_marginal_likelihood as log_marginal_likelihood
 from .inference.objectives import ELBO as ELBO
@@ -19,6 +20,9 @@ from .networks import MLP as MLP
 from .networks import ConvDecoder as ConvDecoder
 from .networks import ConvEncoder as ConvEncoder
 from .pair import LatentVariableModel as LatentVariableModel
+from .pair_files import load_pair as load_pair
+from .runs import Run as Run
+from .runs import load_run as load_run
 from .sources import load as load
 from .variables import Bernoulli as Bernoulli
 from .variables import Categorical as Categorical

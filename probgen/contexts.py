@@ -72,6 +72,25 @@ def evaluation(module: nn.Module) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def enough_memory(owner: str, settings: str) -> Iterator[None]:
+    """Running out of memory says which settings lower the need.
+
+    Raises:
+        MemoryError: in place of torch's own errors.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).strip().split("\n")[0]
+        out = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not out and "can't allocate memory" not in text and "not enough memory" not in text:
+            raise
+        raise MemoryError(
+            f"{owner}: out of memory. Lower {settings}, or use a machine with more. ({text[:200]})"
+        ) from error
+
+
 def as_seed(seed: Any, owner: str) -> int:
     """A seed as an int that leaves room for one a pass.
 

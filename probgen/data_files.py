@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,20 @@ SUFFIXES = (".npy", ".npz", ".csv")
 Array = NDArray[Any]
 
 
-def read_file(path: Path, labels: str | None, columns: Sequence[str] | None) -> Dataset:
+def read_file(
+    path: Path,
+    labels: str | None,
+    columns: Sequence[str] | None,
+    *,
+    labels_optional: bool = False,
+) -> Dataset:
     """The data of a file as x, and its labels as y.
+
+    Args:
+        path: ends in .npy, .npz or .csv.
+        labels: the column or the array with the labels.
+        columns: of a .csv file, those that make up x.
+        labels_optional: do without labels where the file has none.
 
     Raises:
         FileNotFoundError: no such file.
@@ -33,6 +44,8 @@ def read_file(path: Path, labels: str | None, columns: Sequence[str] | None) -> 
         )
     if path.suffix != ".csv" and columns is not None:
         raise ValueError(f"load: columns are chosen in .csv files only, not in {path.name}.")
+    if labels is not None and labels_optional and not _has(path, labels):
+        labels = None
     read = {".npy": _read_npy, ".npz": _read_npz}.get(path.suffix)
     x, y = read(path, labels) if read else _read_csv(path, labels, columns)
     if x.dtype.kind not in "fiub":
@@ -57,13 +70,16 @@ def read_file(path: Path, labels: str | None, columns: Sequence[str] | None) -> 
     )
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _has(path: Path, labels: str) -> bool:
+    """Whether a file has a column or an array of that name."""
+    if path.suffix == ".npz":
+        return labels in _numpy_load(path)
+    if path.suffix == ".npy":
+        return False
+    import pandas as pd
+
+    head = pd.read_csv(path, header=0 if _has_header(path) else None, nrows=1)
+    return labels in [str(name).strip() for name in head.columns]
 
 
 def _read_npy(path: Path, labels: str | None) -> tuple[Array, Array | None]:

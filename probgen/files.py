@@ -28,8 +28,13 @@ class RunError(ValueError):
     """A run directory, or a file of one, that cannot be used; says why, and the way out."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, outlast_power: bool = True) -> None:
     """Replace a file in one step.
+
+    Args:
+        path: the file.
+        content: what it will hold.
+        outlast_power: wait until the disk has it, so that also a power cut leaves it whole.
 
     Raises:
         OSError: it cannot be written: no permission, no folder, a full disk; the old file is
@@ -43,11 +48,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())
+            if outlast_power:
+                os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         temporary = None
-        _sync_folder(path.parent)
+        if outlast_power:
+            _sync_folder(path.parent)
     except OSError as error:
         raise explained(error, path) from error
     finally:

@@ -6,7 +6,7 @@ import difflib
 import gzip
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,7 +28,8 @@ MNIST_FILES = {
 
 Transform = Literal["default", "none", "static", "dynamic", "dequantize", "standardize"]
 TRANSFORMS = get_args(Transform)
-NAMES = ("digits", "mnist")
+DEFAULTS = {"digits": (17, "dequantize"), "mnist": (256, "dynamic")}
+NAMES = tuple(DEFAULTS)
 
 
 def load(
@@ -99,7 +100,7 @@ def load(
             raise ValueError(
                 f"load: labels, columns, split and levels are for files; {text} comes with its own."
             )
-        levels, default = {"digits": (17, "dequantize"), "mnist": (256, "dynamic")}[text]
+        levels, default = DEFAULTS[text]
         parts = _digits(seed) if text == "digits" else _mnist(seed)
         source |= {"name": text}
         flat = True if flat is None else flat
@@ -123,6 +124,36 @@ def load(
         prepared = {n: d.standardized(mean=mean, scale=scale) for n, d in parts.parts.items()}
     shaped = {part: _shaped(data, flat) for part, data in prepared.items()}
     return Splits(**shaped, source=source)
+
+
+def load_whole(name: str, source: Mapping[str, Any], training: Callable[[], Dataset]) -> Dataset:
+    """All of a file, prepared as `load(**source)` prepares test data.
+
+    Args:
+        name: the file.
+        source: the arguments of `load` for the training data.
+        training: loads the raw training data, which say how to standardize.
+
+    Raises:
+        ValueError: no file that can be read.
+        FileNotFoundError: no such file.
+    """
+    path = Path(name).absolute()
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"load: {name!r} is neither a data set nor a {', '.join(SUFFIXES)} file.")
+    data = read_file(path, source.get("labels"), source.get("columns"), labels_optional=True)
+    chosen, levels = source.get("transform", "none"), source.get("levels")
+    if source.get("name") in NAMES:  # a file like digits or MNIST
+        levels, default = DEFAULTS[source["name"]]
+        chosen = default if chosen == "default" else chosen
+    chosen = "none" if chosen == "default" else chosen
+    if levels is None and data["x"].dtype == torch.uint8 and data["x"].max() > 1:
+        levels = 256
+    data = _transformed(data, chosen, levels, 1000 * int(source.get("seed", 0)) + 2, False)
+    if chosen == "standardize":
+        x = training()["x"].double()
+        data = data.standardized(mean=x.mean(0), scale=x.std(0, correction=0))
+    return _shaped(data, source.get("flat"))
 
 
 def _transformed(

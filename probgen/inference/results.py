@@ -17,6 +17,7 @@ class FitResult:
         elbo: average training bound of each epoch, nats a datum; in a warm-up with the weight of
             that epoch.
         validation_elbo: likewise on the validation data; empty without them.
+        learning_rate: of each epoch, of the optimizer's first group.
         seconds: wall time of each epoch.
         best_epoch: the epoch (from one) whose weights the pair has.
         stopped: why it ended: `"completed"`, `"early"` or `"interrupted"`.
@@ -27,6 +28,7 @@ class FitResult:
     pair: LatentVariableModel
     elbo: list[float] = field(default_factory=list)
     validation_elbo: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     best_epoch: int = 0
     stopped: Literal["completed", "early", "interrupted"] = "completed"

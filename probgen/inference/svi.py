@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from probgen.contexts import (
     as_count,
     as_seed,
+    enough_memory,
     evaluation,
     fixed_seed,
     kept_modes,
@@ -25,8 +29,9 @@ from probgen.inference.batches import BATCH_SIZE, VALIDATION_ROWS, Resident, Str
 from probgen.inference.devices import as_device, as_dtype
 from probgen.inference.inputs import prepare
 from probgen.inference.nonfinite import TAIL, broken_parameter, explain
-from probgen.inference.objectives import Objective, as_objective
+from probgen.inference.objectives import ELBO, Objective, as_objective
 from probgen.inference.optimizers import make_optimizer, make_scheduler
+from probgen.inference.recording import Recorder, describe_data, described
 from probgen.inference.results import FitResult
 from probgen.pair import LatentVariableModel
 from probgen.progress import Progress
@@ -47,6 +52,8 @@ def fit(
     precision: str = "float32",
     device: str | torch.device = "auto",
     seed: int = 0,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     progress: bool = True,
 ) -> FitResult:
     """Fit a pair to data by stochastic variational inference.
@@ -78,6 +85,11 @@ def fit(
         precision: `"float32"` or `"float64"`.
         device: `"auto"`, or a device as torch names it.
         seed: of batches, draws and validation; the global random state stays as it was.
+        run_dir: a folder to keep the run in: configuration, weights, metrics, figures, and after
+            every epoch a checkpoint, so that nothing is lost to a crash. `pg.load_run` reads it.
+        resume: go on with the run in `run_dir` from its last whole epoch, to the same weights to
+            the bit on a CPU; begin it where there is none yet. Only `num_epochs`, `patience` and
+            `device` may differ from before.
         progress: show a progress bar.
 
     Returns:
@@ -88,6 +100,9 @@ def fit(
         TypeError: an argument of the wrong kind.
         FloatingPointError: the loss is not finite; names batch, site and quantity. The pair then
             has the last finite weights kept.
+        RunError: (a `ValueError`) `run_dir` holds another run, or a damaged one.
+        OSError: `run_dir` cannot be written, or the disk is full.
+        MemoryError: the device has too little memory; says which setting lowers the need.
 
     References:
         Hoffman et al., 2013, "Stochastic variational inference".
@@ -112,6 +127,7 @@ def fit(
     seed = as_seed(seed, "fit")
     target, dtype = as_device(device), as_dtype(precision)
     goal = as_objective(objective)
+    splits = data if isinstance(data, Splits) else None
     if isinstance(data, Splits):
         validation = data.validation if isinstance(validation, str) else validation
         data = data.train
@@ -124,18 +140,42 @@ def fit(
             f"fit: patience={patience} needs validation data; give validation=..., or Splits "
             "with a validation part (pg.Dataset.split)."
         )
+    if resume and run_dir is None:
+        raise ValueError("fit: resume=True needs run_dir=..., the folder of the run to go on with.")
     before = [(p.device, p.dtype) for p in pair.parameters()][:1]
-    try:
-        pair.to(device=target, dtype=dtype)
-        source, held = _sources(pair, data, validation, batch_size, target, dtype)
-        loop = _Loop(pair, source, held, goal, target, seed)
-        loop.optimizer = make_optimizer(pair, optimizer, learning_rate, target)
-        loop.scheduler = make_scheduler(scheduler, loop.optimizer)
-    except BaseException:
-        for place, kind in before:  # nothing was trained: the pair goes back to where it was
-            pair.to(device=place, dtype=kind)
-        raise
-    with quiet_pyro(), kept_modes(pair), torch.enable_grad():
+    with ExitStack() as stack:
+        stack.enter_context(enough_memory("fit", "batch_size, num_particles or hidden"))
+        try:
+            pair.to(device=target, dtype=dtype)
+            source, held = _sources(pair, data, validation, batch_size, target, dtype)
+            loop = _Loop(pair, source, held, goal, target, seed)
+            loop.optimizer = make_optimizer(pair, optimizer, learning_rate, target)
+            loop.scheduler = make_scheduler(scheduler, loop.optimizer)
+            if run_dir is not None:
+                settings = {
+                    "num_epochs": num_epochs,
+                    "batch_size": getattr(source, "size", None),
+                    "learning_rate": float(learning_rate),
+                    "objective": described(objective),
+                    "optimizer": described(optimizer),
+                    "scheduler": described(scheduler),
+                    "patience": patience,
+                    "precision": precision,
+                    "device": str(target),
+                    "seed": seed,
+                }
+                about = describe_data(getattr(source, "data", data), held and held.data, splits)
+                recorder = Recorder.open(
+                    run_dir, resume, pair, settings, about, partial(_probe, source, target)
+                )
+                stack.callback(recorder.close)
+                loop.keep(recorder)
+        except BaseException:
+            for place, kind in before:  # nothing was trained: the pair goes back to where it was
+                pair.to(device=place, dtype=kind)
+            raise
+        for context in (quiet_pyro(), kept_modes(pair), torch.enable_grad()):
+            stack.enter_context(context)
         if not pair.training:
             pair.train()
         return loop.run(num_epochs, patience, progress)
@@ -154,6 +194,15 @@ def _sources(
         return Stream(pair, data, where), held
     prepared = prepare(pair, data, owner="fit", **where)
     return Resident(prepared, batch_size or BATCH_SIZE, clamp=batch_size is None), held
+
+
+def _probe(source: Resident | Stream, device: torch.device, pair: LatentVariableModel) -> Tensor:
+    """The bound of two data, or where they come in a stream the pair's parts in words."""
+    if isinstance(source, Stream):
+        return torch.frombuffer(bytearray(nn.Module.__repr__(pair).encode()), dtype=torch.uint8)
+    with evaluation(pair), fixed_seed(0, device):
+        values, masks = source.data.batch(slice(0, 2))
+        return ELBO()(pair, values, observed=masks)
 
 
 class _Loop:
@@ -175,30 +224,46 @@ class _Loop:
         self.objective, self.device, self.seed = objective, device, seed
         self.result = FitResult(pair, device=str(device))
         self.best: dict[str, Tensor] | None = None
+        self.recorder: Recorder | None = None
 
     def run(self, num_epochs: int, patience: int | None, progress: bool) -> FitResult:
         result, warmup = self.result, getattr(self.objective, "warmup_epochs", 0)
+        done = len(result.elbo)
         try:
             with Progress(f"fit {self.pair.name}", num_epochs, progress) as bar:
-                for epoch in range(num_epochs):
+                if done:
+                    bar.update(done, "resumed")
+                for epoch in range(done, num_epochs):
+                    waited = epoch - max(result.best_epoch, warmup)
+                    if patience is not None and waited >= patience:
+                        result.stopped = "early"
+                        break
                     start = time.perf_counter()
                     weight = min(1.0, (epoch + 1) / warmup) if warmup else 1.0
                     elbo, num_data = self.epoch(epoch, weight)
                     bound = None if self.held is None else self.validate()
                     self.record(elbo, bound, time.perf_counter() - start)
                     self.step_scheduler(weight)
+                    if self.recorder is not None:
+                        self.recorder.store(self)
                     bar.update(epoch + 1, self.describe(num_data))
-                    waited = epoch + 1 - max(result.best_epoch, warmup)
-                    if patience is not None and waited >= patience:
-                        result.stopped = "early"
-                        break
         except KeyboardInterrupt:
             result.stopped = "interrupted"
+            if self.recorder is not None:  # the run goes on from its last whole epoch
+                self.recorder.restore(self)
+                result.stopped = "interrupted"
         if self.best is not None:
             self.pair.load_state_dict(self.best)
         else:
             result.best_epoch = len(result.elbo)
+        if self.recorder is not None:
+            self.recorder.finish(result)
         return result
+
+    def keep(self, recorder: Recorder) -> None:
+        """Go on from where the run directory is, and write every epoch into it."""
+        self.recorder = recorder
+        recorder.restore(self)
 
     def epoch(self, epoch: int, weight: float) -> tuple[float, int]:
         """One pass; the average bound and the number of data."""
@@ -277,6 +342,7 @@ class _Loop:
         if better:
             self.best = _clone(self.pair.state_dict())
         result.elbo.append(elbo)
+        result.learning_rate.append(float(self.optimizer.param_groups[0]["lr"]))
         result.seconds.append(seconds)
         if bound is not None:
             result.validation_elbo.append(bound)

@@ -1,9 +1,9 @@
-"""Pictures of data, training and latents. Every function takes `ax=` and returns the axes it drew on."""
+"""Pictures of images: grids, reconstructions beside inputs, draws from the prior."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,42 +13,12 @@ from torch import Tensor
 from probgen.checks import is_class
 from probgen.contexts import evaluation
 from probgen.data import Dataset
-from probgen.inference.posterior import encode, reconstruct
-from probgen.inference.results import FitResult
+from probgen.inference.posterior import reconstruct
 from probgen.pair import LatentVariableModel
+from probgen.plots.style import axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-NATS = "nats a datum"
-
-
-def learning_curve(result: FitResult, *, ax: Axes | None = None) -> Axes:
-    """Training and validation ELBO against epochs, the epoch kept marked.
-
-    The axis is cut where the first epochs, which say nothing, would hide the rest.
-    """
-    ax = _axes(ax)
-    if not result.elbo:
-        raise ValueError("learning_curve: the run ended before its first epoch; nothing to draw.")
-    epochs = np.arange(1, len(result.elbo) + 1)
-    single = "o" if len(epochs) == 1 else None  # a line needs two points
-    ax.plot(epochs, result.elbo, label="training", linewidth=1.2, marker=single)
-    curves = [result.elbo]
-    if result.validation_elbo:
-        curves.append(result.validation_elbo)
-        ax.plot(epochs, result.validation_elbo, label="validation", linewidth=1.2, marker=single)
-        ax.plot(
-            result.best_epoch, result.validation_elbo[result.best_epoch - 1], "o", color="black",
-            markersize=4, label=f"weights kept (epoch {result.best_epoch})",
-        )  # fmt: skip
-    late = np.concatenate([np.asarray(c)[len(c) // 20 :] for c in curves])
-    top = max(max(c) for c in curves)
-    margin = 0.05 * (top - late.min()) or 1.0
-    ax.set_ylim(late.min() - margin, top + margin)
-    ax.set(xlabel="epoch", ylabel=f"ELBO ({NATS})", title=f"Learning curve of {result.pair.name}")
-    ax.legend(frameon=False)
-    return ax
 
 
 def images(
@@ -72,8 +42,8 @@ def images(
     Raises:
         ValueError: the values are no square images.
     """
-    ax = _axes(ax)
-    array = _as_images(x)
+    ax = axes(ax)
+    array = as_images(x)
     columns = columns or math.ceil(math.sqrt(len(array)))
     rows = math.ceil(len(array) / columns)
     height, width = array.shape[1:]
@@ -108,9 +78,9 @@ def reconstructions(
         seed: of latents that are drawn.
         ax: where to draw.
     """
-    data = _by_name(x, name)
+    data = by_name(x, name)
     means = reconstruct(pair, data, seed=seed)[name]
-    originals, copies = _as_images(data[name]), _as_images(means)
+    originals, copies = as_images(data[name]), as_images(means)
     blocks = []
     for start in range(0, len(originals), columns):
         for part in (originals, copies):
@@ -166,57 +136,17 @@ def samples(
     return images(pixels.cpu(), columns=columns, title=title, limits=limits, ax=ax)
 
 
-def latent_scatter(
-    pair: LatentVariableModel,
-    x: Any,
-    labels: Sequence[int] | Tensor | np.ndarray[Any, Any],
-    *,
-    name: str = "x",
-    latent: str = "z",
-    ax: Axes | None = None,
-) -> Axes:
-    """Posterior means of a latent, coloured by class; their first two principal components where
-    the latent has more than two dims."""
-    ax = _axes(ax)
-    kinds = np.asarray(labels)
-    data = _by_name(x, name)
-    size = len(data[name])
-    latents = encode(pair, data)
-    if kinds.shape != (size,) or latent not in latents:
-        raise ValueError(
-            f"latent_scatter: needs one label a datum and a latent among {', '.join(latents)}, got "
-            f"labels of shape {kinds.shape} for {size} data, and latent={latent!r}."
-        )
-    means = latents[latent].flatten(1).double()
-    xlabel, ylabel = f"{latent}[0]", f"{latent}[1]"
-    if means.shape[1] == 1:
-        means = torch.cat([means, torch.zeros_like(means)], 1)
-        ylabel = ""
-    elif means.shape[1] > 2:
-        means = means - means.mean(0)
-        _, stretch, directions = torch.linalg.svd(means, full_matrices=False)
-        share = (stretch**2 / (stretch**2).sum())[:2]
-        means = means @ directions[:2].T
-        xlabel = f"first principal component ({share[0]:.0%} of the variance)"
-        ylabel = f"second principal component ({share[1]:.0%})"
-    palette = _palette()
-    for index, kind in enumerate(np.unique(kinds)):
-        chosen = means[torch.from_numpy(kinds == kind)]
-        colour = palette[index % len(palette)]
-        ax.scatter(chosen[:, 0], chosen[:, 1], s=9, color=colour, label=str(kind), linewidths=0)
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=f"Posterior means of {latent} under {pair.name}")
-    ax.legend(
-        title="class", frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5)
-    )
-    return ax
-
-
-def _by_name(x: Any, name: str) -> Any:
+def by_name(x: Any, name: str) -> Any:
     """A Dataset or dict as it is; one array under the variable's name."""
     return x if isinstance(x, (Dataset, Mapping)) else {name: x}
 
 
-def _as_images(x: Tensor | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def as_images(x: Tensor | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Values as images `(n, height, width)`.
+
+    Raises:
+        ValueError: they are none.
+    """
     array = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=float)
     if array.ndim == 4 and array.shape[1] == 1:
         array = array[:, 0]
@@ -230,17 +160,3 @@ def _as_images(x: Tensor | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             f"shape {tuple(np.shape(x))}."
         )
     return array
-
-
-def _palette() -> list[Any]:
-    import matplotlib
-
-    return list(matplotlib.colormaps["tab10"].colors)  # type: ignore[attr-defined]
-
-
-def _axes(ax: Axes | None) -> Axes:
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]

@@ -1,0 +1,136 @@
+"""Text from the command line to arguments: pairs, variables, transformations, splits."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+import probgen as pg
+from probgen.data import Dataset
+from probgen.networks import as_widths
+from probgen.recipes import ACTIVATIONS, read_variable
+
+MODELS: dict[str, Any] = {
+    "vae": pg.models.VAE,
+    "ppca": pg.models.PPCA,
+    "factor-analysis": pg.models.FactorAnalysis,
+}
+
+
+def make_pair(
+    model: str | None, p: str | None, q: str | None, var: Sequence[str], hidden: str | None,
+    activation: str | None, data: Dataset,
+) -> pg.LatentVariableModel:  # fmt: skip
+    """A pair from a formula, a library name or a file, with shapes taken from data.
+
+    Raises:
+        ValueError: no model or two, an unknown one, or variables that cannot be read.
+        FileNotFoundError: no such file.
+    """
+    if (model is None) == (p is None):
+        raise ValueError(
+            f"Give one model: a name ({', '.join(MODELS)}), a file my_model.py:build, or a formula "
+            "by --p and --q."
+        )
+    texts = assignments(var, "--var")
+    variables = {n: read_variable(text, data.values.get(n)) for n, text in texts.items()}
+    settings: dict[str, Any] = {}
+    if hidden is not None:
+        settings["hidden"] = _widths(hidden)
+    if activation is not None:
+        settings["activation"] = _activation(activation)
+    if p is not None:
+        return pg.declare(p, q or "", **{**settings, **variables})
+    assert model is not None
+    if ":" in model or model.endswith(".py"):
+        if var or settings:
+            raise ValueError(
+                f"--var, --hidden and --activation belong into {model}, not beside it."
+            )
+        return pg.load_pair(model)
+    if model not in MODELS:
+        near = difflib.get_close_matches(model, MODELS, 1)
+        raise ValueError(
+            f"Unknown model {model!r}; known are {', '.join(MODELS)}"
+            + (f", did you mean {near[0]}?" if near else ".")
+            + ' A file is written my_model.py:build, a formula --p "p(z) p(x | z)" --q "q(z | x)".'
+        )
+    if model != "vae" and settings:
+        raise ValueError(f"{model} is linear: it takes no --hidden and no --activation.")
+    odd = [name for name in variables if name not in ("x", "z")]
+    if odd:
+        raise ValueError(f"{model} has the variables x and z, got {', '.join(odd)}.")
+    x = variables.get("x") or _family(data)
+    elements = int(np.prod(x.event_shape))
+    z = variables.get("z") or pg.Normal(min(8, max(1, elements // 2)))
+    pair: pg.LatentVariableModel = MODELS[model](x=x, z=z, **settings)
+    return pair
+
+
+def transform(binarize: str | None, dequantize: bool, standardize: bool) -> Any:
+    if binarize not in (None, "dynamic", "static"):
+        raise ValueError(f"--binarize must be dynamic or static, got {binarize!r}.")
+    chosen = [binarize] if binarize else []
+    chosen += ["dequantize"] * dequantize + ["standardize"] * standardize
+    if len(chosen) > 1:
+        raise ValueError(
+            f"--binarize, --dequantize and --standardize exclude each other; got {len(chosen)}."
+        )
+    return chosen[0] if chosen else "default"
+
+
+def two_numbers(text: str) -> tuple[float, float]:
+    try:
+        first, second = (
+            int(part) if part.strip().isdigit() else float(part) for part in text.split(",")
+        )
+    except ValueError:
+        raise ValueError(
+            f"--split must be two numbers, validation and test, such as 0.1,0.2 or 500,1000; got {text!r}."
+        ) from None
+    return first, second
+
+
+def assignments(texts: Sequence[str], flag: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name.isidentifier():
+            raise ValueError(f"{flag} must be name=value, such as z=normal:8; got {text!r}.")
+        if name in found:
+            raise ValueError(f"{flag} names {name} twice.")
+        found[name] = value.strip()
+    return found
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    if text.strip().lower() in ("none", "", "()"):
+        return ()
+    try:
+        return as_widths([int(part) for part in text.split(",")], "--hidden")
+    except ValueError:
+        raise ValueError(
+            f"--hidden must be widths such as 500,500, or none for a linear map; got {text!r}."
+        ) from None
+
+
+def _activation(text: str) -> Any:
+    names = {name.lower(): name for name in ACTIVATIONS}
+    if text.lower() not in names:
+        near = difflib.get_close_matches(text.lower(), names, 1)
+        hint = f"; did you mean {names[near[0]]}?" if near else ", such as Tanh, ReLU or SiLU."
+        raise ValueError(f"--activation {text!r} is no nonlinearity of torch.nn{hint}")
+    return getattr(torch.nn, names[text.lower()])
+
+
+def _family(data: Dataset) -> pg.Variable:
+    """Bernoulli for zeros and ones, Gaussian for the rest; the shape of the data."""
+    x = data["x"]
+    shape = tuple(x.shape[1:])
+    binary = "x" in data.redrawn or bool(((x == 0) | (x == 1)).all())
+    return pg.Bernoulli(shape) if binary else pg.Normal(shape)

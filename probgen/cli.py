@@ -1,0 +1,298 @@
+"""The command line: options and help. What a command does stands in `commands.py`.
+
+Only typer is imported here, so that help and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+MODELS = ("vae", "ppca", "factor-analysis")
+
+app = typer.Typer(
+    name="probgen",
+    help="Declare, train and score latent-variable models.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Errors end with status 2 and one message; PROBGEN_DEBUG=1 shows the traceback.",
+)
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    return [name for name in MODELS if name.startswith(incomplete)]
+
+
+def _complete_run(incomplete: str) -> list[str]:
+    base = Path(incomplete if incomplete.endswith("/") else os.path.dirname(incomplete) or ".")
+    if not base.is_dir():
+        return []
+    return [str(p) for p in sorted(base.iterdir()) if p.is_dir() and str(p).startswith(incomplete)]
+
+
+def _complete_data(incomplete: str) -> list[str]:
+    files = [p.name for end in ("npy", "npz", "csv") for p in Path(".").glob(f"*.{end}")]
+    return [name for name in ("digits", "mnist", *sorted(files)) if name.startswith(incomplete)]
+
+
+RunFolder = Annotated[
+    Path, typer.Argument(help="A run directory.", metavar="RUN", autocompletion=_complete_run)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Seed = Annotated[int, typer.Option(help="Of everything random; same seed, same numbers.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data", "-d", help="digits, mnist, or a .npy, .npz or .csv file.",
+        autocompletion=_complete_data,
+    ),
+]  # fmt: skip
+Binarize = Annotated[
+    str | None,
+    typer.Option(help="Grey values to zeros and ones: dynamic (anew each batch) or static."),
+]
+Dequantize = Annotated[bool, typer.Option("--dequantize", help="Add uniform noise to grey levels.")]
+Standardize = Annotated[
+    bool, typer.Option("--standardize", help="Each element to mean 0 and scale 1 of the training data.")
+]  # fmt: skip
+Levels = Annotated[
+    int | None, typer.Option(help="How many grey levels a file has (256 for bytes).")
+]
+Split = Annotated[
+    str | None, typer.Option(help="Validation and test data of a file, counts or shares: 0.1,0.2.")
+]
+Labels = Annotated[
+    str | None, typer.Option("--labels-column", help="Column (or array of an .npz) with labels.")
+]
+Columns = Annotated[str | None, typer.Option(help="Columns of a .csv that make up x: a,b,c.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-code", help="Run the copy of a model's Python file in RUN. Read it first.")
+]  # fmt: skip
+
+
+@app.command(epilog="Example: probgen train vae --data digits --var z=normal:16 --epochs 200")
+def train(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="vae, ppca, factor-analysis, or my_model.py:build; or leave it out and give --p.",
+            autocompletion=_complete_model,
+        ),
+    ] = None,
+    data: Data = None,
+    p: Annotated[
+        str | None, typer.Option("--p", help='How data come about: "p(z) p(x | z)".')
+    ] = None,
+    q: Annotated[
+        str | None, typer.Option("--q", help='How latents are inferred: "q(z | x)".')
+    ] = None,
+    var: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A variable, again for each: z=normal:8, x=normal:4:shared, x=bernoulli, "
+            "y=categorical:10. Without a shape it is that of the data."
+        ),
+    ] = None,
+    hidden: Annotated[
+        str | None, typer.Option(help="Widths of hidden layers: 500,500; none is a linear map.")
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="Of the networks: Tanh, ReLU, SiLU, ...")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 100,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Data a step [default: 128, or all where there are fewer].")
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    schedule: Annotated[
+        str, typer.Option(help="Of the learning rate: constant, or cosine (to a hundredth).")
+    ] = "constant",
+    objective: Annotated[str, typer.Option(help="elbo or analytic-kl.")] = "elbo",
+    particles: Annotated[int, typer.Option(help="Draws of the guide a datum.")] = 1,
+    warmup: Annotated[int, typer.Option(help="Epochs in which the KL's weight grows to 1.")] = 0,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better validation.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    device: Device = "auto",
+    seed: Seed = 0,
+    binarize: Binarize = None,
+    dequantize: Dequantize = False,
+    standardize: Standardize = False,
+    levels: Levels = None,
+    split: Split = None,
+    labels_column: Labels = None,
+    columns: Columns = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the run [default: a new one in runs/].")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --run-dir.")
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train a model on data, into a run directory that survives a crash."""
+    from probgen import commands
+
+    options = {name: value for name, value in locals().items() if name != "commands"}
+    _show(commands.train(**options), json)
+
+
+@app.command(epilog="Example: probgen evaluate runs/vae-digits-1 --samples 5000")
+def evaluate(
+    run: RunFolder,
+    samples: Annotated[int, typer.Option(help="Importance samples a datum.")] = 1000,
+    part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    method: Annotated[
+        str, typer.Option(help="importance, or exact where there is a closed form.")
+    ] = "importance",
+    data: Data = None,
+    limit: Annotated[int | None, typer.Option(help="Score only the first so many data.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    trust_code: Trust = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Estimate log p(x) of data under a trained model, with its errors, and keep it in the run."""
+    from probgen import commands
+
+    options = {name: value for name, value in locals().items() if name not in ("commands", "json")}
+    _show(commands.evaluate(**options), json)
+
+
+@app.command(epilog="Example: probgen sample runs/vae-digits-1 -n 1000 --out draws.npz")
+def sample(
+    run: RunFolder,
+    n: Annotated[int, typer.Option("-n", help="How many draws.")] = 100,
+    given: Annotated[
+        list[str] | None, typer.Option(help="Hold a class fixed: y=3; again for others.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A .npz or .csv file [default: RUN/samples.npz].")
+    ] = None,
+    seed: Seed = 0,
+    trust_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Draw data and latents from a trained model into a file."""
+    from probgen import commands
+
+    _show(commands.sample(run, n, given or [], out, seed, trust_code), json)
+
+
+@app.command(epilog="Example: probgen plot runs/vae-digits-1 --format pdf --page")
+def plot(
+    run: RunFolder,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to [default: RUN/figures].")
+    ] = None,
+    format: Annotated[str, typer.Option(help="png, pdf or svg.")] = "png",
+    page: Annotated[bool, typer.Option("--page", help="In the style of a printed page.")] = False,
+    data: Data = None,
+    trust_code: Trust = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Draw every picture that a run's model and data allow."""
+    from probgen import commands
+
+    _show(commands.plot(run, out, format, page, data, trust_code, quiet), json)
+
+
+@app.command(epilog="Example: probgen show runs/vae-digits-1 --source")
+def show(
+    run: RunFolder,
+    source: Annotated[
+        bool, typer.Option("--source", help="Print the explicit Pyro pair as Python.")
+    ] = False,
+    trust_code: Trust = False,
+    json: Json = False,
+) -> None:
+    """Say what a run is: its command, model, data, curves and scores."""
+    from probgen import commands
+
+    _show(commands.show(run, source, trust_code), json)
+
+
+@app.command("list", epilog="Example: probgen list runs")
+def list_(
+    folder: Annotated[Path, typer.Argument(help="Where to look for runs.")] = Path("runs"),
+    json: Json = False,
+) -> None:
+    """List the runs below a folder."""
+    from probgen import commands
+
+    _show(commands.list_runs(folder), json)
+
+
+def _show(result: tuple[str, dict[str, Any]], as_json: bool) -> None:
+    """Print what a command says: as text, or as one JSON object."""
+    text, record = result
+    if not as_json:
+        typer.echo(text)
+        return
+    import json
+
+    typer.echo(json.dumps(_plain(record), indent=2, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null and words."""
+    if isinstance(value, float) and value != value:
+        return None
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return "inf" if value > 0 else "-inf"
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from probgen import __version__
+
+        typer.echo(f"probgen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print it and stop."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main(run: Callable[[], Any] = app) -> None:
+    """The `probgen` command: bad input ends with one message and status 2."""
+    try:
+        run()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # the reader went away, as in `probgen list | head`
+    except (ValueError, TypeError, OSError, MemoryError, FloatingPointError) as error:
+        if os.environ.get("PROBGEN_DEBUG"):
+            raise
+        typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
+        typer.echo(str(error) or type(error).__name__, err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""What the commands do: text to arguments, and one call of a public function each.
+
+Every command returns the text to print and the same as a record for `--json`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+import probgen as pg
+from probgen.arguments import assignments, make_pair, transform, two_numbers
+from probgen.contexts import fixed_seed
+from probgen.files import make_folder, write_atomically
+from probgen.inference.scores import Score
+from probgen.runs import overview
+
+Answer = tuple[str, dict[str, Any]]
+
+
+def train(
+    *,
+    model: str | None, data: str | None, p: str | None, q: str | None, var: Sequence[str] | None,
+    hidden: str | None, activation: str | None, epochs: int, batch_size: int | None,
+    learning_rate: float, schedule: str, objective: str, particles: int, warmup: int,
+    patience: int | None, precision: str, device: str, seed: int, binarize: str | None,
+    dequantize: bool, standardize: bool, levels: int | None, split: str | None,
+    labels_column: str | None, columns: str | None, run_dir: Path | None, resume: bool,
+    quiet: bool, json: bool,
+) -> Answer:  # fmt: skip
+    """`pg.fit` of a model made of text."""
+    if data is None:
+        raise ValueError("Name the data: --data digits, --data mnist, or --data FILE.")
+    if resume and run_dir is None:
+        raise ValueError("--resume needs --run-dir, the folder of the run to go on with.")
+    splits = pg.load(
+        data,
+        transform=transform(binarize, dequantize, standardize),
+        seed=seed,
+        labels=labels_column,
+        columns=None if columns is None else [c.strip() for c in columns.split(",")],
+        split=None if split is None else two_numbers(split),
+        levels=levels,
+    )
+    with fixed_seed(seed, torch.device("cpu")):
+        pair = make_pair(model, p, q, var or [], hidden, activation, splits.train)
+    words = {"elbo": False, "analytic-kl": True}
+    if objective not in words:
+        raise ValueError(f"--objective must be elbo or analytic-kl, got {objective!r}.")
+    scheduler: Any = None
+    if schedule == "cosine":
+        scheduler = functools.partial(
+            torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs, eta_min=learning_rate / 100
+        )
+    elif schedule != "constant":
+        raise ValueError(f"--schedule must be constant or cosine, got {schedule!r}.")
+    known = [name for name in pair.variables if name in splits.train.values]
+    result = pg.fit(
+        pair,
+        splits,
+        num_epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        objective=pg.ELBO(particles, analytic_kl=words[objective], warmup_epochs=warmup),
+        scheduler=scheduler,
+        patience=patience,
+        precision=precision,
+        device=device,
+        seed=seed,
+        run_dir=(folder := run_dir or _new_folder(pair.name, splits.train.name)),
+        resume=resume,
+        progress=not quiet,
+    )
+    record = {
+        "run": folder,
+        "model": pair.name,
+        "data": splits.train.name,
+        "variables": known,
+        "epochs": len(result.elbo),
+        "stopped": result.stopped,
+        "elbo": result.elbo[-1] if result.elbo else None,
+        "validation_elbo": (
+            result.validation_elbo[result.best_epoch - 1]
+            if result.best_epoch and result.validation_elbo
+            else None
+        ),
+        "best_epoch": result.best_epoch,
+        "seconds": sum(result.seconds),
+    }
+    left = [name for name in splits.train.values if name not in known]
+    text = [repr(splits), repr(pair), repr(result)]
+    if left:
+        text.append(f"Left aside, since the model has no such variable: {', '.join(left)}")
+    if result.stopped == "interrupted":
+        text.append(f"Stopped. To go on: the same command with --run-dir {folder} --resume")
+    text.append(f"Written to {folder}. Next: probgen evaluate {folder}; probgen plot {folder}")
+    return "\n".join(text), record
+
+
+def evaluate(
+    *, run: Path, samples: int, part: str, method: Any, data: str | None, limit: int | None,
+    seed: int, device: str, precision: str, trust_code: bool, quiet: bool,
+) -> Answer:  # fmt: skip
+    """`pg.log_marginal_likelihood` of a run's pair."""
+    import warnings
+
+    found = pg.load_run(run, trust_code=trust_code)
+    splits = found.load_data() if data is None else found.load_other(data)
+    if data is not None and "test" not in splits.parts:
+        part = "train"  # all of a file
+    if part not in splits.parts:
+        raise ValueError(f"--part must be one of {', '.join(splits.parts)}, got {part!r}.")
+    chosen = splits.parts[part]
+    if chosen.redrawn:  # the training data; what is scored is one stored draw
+        chosen = functools.reduce(
+            lambda d, name: d.binarized("static", name, seed=seed), chosen.redrawn, chosen
+        )
+    if limit is not None:
+        if limit < 1:
+            raise ValueError(f"--limit must be at least 1, got {limit}.")
+        chosen = chosen.subset(slice(0, limit))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pg.UnreliableEstimateWarning)  # the text says it
+        score = pg.log_marginal_likelihood(
+            found.pair,
+            chosen.only(*[n for n in chosen.values if n in found.pair.variables]),
+            num_samples=samples,
+            method=method,
+            seed=seed,
+            device=device,
+            precision=precision,
+            progress=not quiet,
+        )
+    name = f"{part if data is None else Path(data).stem}-{'exact' if method == 'exact' else f'K{samples}'}"
+    name += f"-first{limit}" if limit is not None else ""
+    path = found.save_score(score, name)
+    return f"{score!r}\nWritten to {path}", {"run": run, "name": name, **score_record(score)}
+
+
+def score_record(score: Score) -> dict[str, Any]:
+    """The averages of a score, their errors, and what they are of."""
+    return {
+        "quantity": score.quantity,
+        "log_prob": score.mean,
+        "is_lower_bound": score.is_lower_bound,
+        "monte_carlo_error": score.monte_carlo_error,
+        "sampling_error": score.sampling_error,
+        "bias": score.mean_bias,
+        "num_data": len(score.log_prob),
+        "num_samples": score.num_samples,
+        "ess_median": float(np.median(score.ess)),
+        "khat_median": float(np.median(score.khat)),
+        "share_above_threshold": score.share_above_threshold,
+        "measure": score.measure,
+        "transformation": score.transformation,
+        "log_jacobian": score.log_jacobian,
+        "data_hash": score.data_hash,
+        "note": score.warning(),
+    }
+
+
+def sample(
+    run: Path, n: int, given: Sequence[str], out: Path | None, seed: int, trust_code: bool
+) -> Answer:
+    """`pair.sample` into a file."""
+    import io
+
+    found = pg.load_run(run, trust_code=trust_code)
+    held = {}
+    for name, text in assignments(given, "--given").items():
+        try:
+            held[name] = torch.tensor([int(text)])
+        except ValueError:
+            raise ValueError(
+                f"--given {name}={text}: give the number of a class, as in y=3."
+            ) from None
+    drawn = {
+        name: (value[:, 0] if held else value).cpu().numpy()
+        for name, value in found.pair.sample(n, seed=seed, **held).items()
+    }
+    path = run / "samples.npz" if out is None else out
+    if path.suffix not in (".npz", ".csv"):
+        raise ValueError(f"--out must end in .npz or .csv, got {path}.")
+    make_folder(path.parent)
+    if path.suffix == ".npz":
+        stream = io.BytesIO()
+        np.savez(stream, **cast(Any, drawn))
+        content = stream.getvalue()
+    else:
+        names = [f"{k}[{i}]" for k, v in drawn.items() for i in range(v.reshape(n, -1).shape[1])]
+        rows = np.concatenate([v.reshape(n, -1) for v in drawn.values()], 1)
+        lines = [",".join(names), *(",".join(f"{value:.9g}" for value in row) for row in rows)]
+        content = ("\n".join(lines) + "\n").encode()
+    write_atomically(path, content)
+    shapes = {name: list(value.shape) for name, value in drawn.items()}
+    text = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+    return f"Drew {text} (seed {seed})\nWritten to {path}", {"out": path, "shapes": shapes}
+
+
+def plot(
+    run: Path, out: Path | None, format: str, page: bool, data: str | None, trust_code: bool,
+    quiet: bool,
+) -> Answer:  # fmt: skip
+    """`pg.plots.report`."""
+    found = pg.load_run(run, trust_code=trust_code)
+    splits = None if data is None else found.load_other(data)
+    made = pg.plots.report(
+        found, data=splits, folder=out, format=format, page=page, progress=not quiet
+    )
+    lines = [f"Written {path}" for path in made.written.values()]
+    lines += [f"Left out {name}: {reason}" for name, reason in made.skipped.items()]
+    return "\n".join(lines), {"written": made.written, "skipped": made.skipped}
+
+
+def show(run: Path, source: bool, trust_code: bool) -> Answer:
+    """`pg.load_run`."""
+    found = pg.load_run(run, trust_code=trust_code)
+    record = {
+        **found.config,
+        "curves": {k: v for k, v in vars(found.result).items() if k != "pair"},
+        "scores": {name: score_record(score) for name, score in found.scores.items()},
+        "source": found.pair.source,
+    }
+    return (found.pair.source if source else repr(found)), record
+
+
+def list_runs(folder: Path) -> Answer:
+    """An aligned table of the runs below a folder, damaged ones with the reason."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {folder}; name one that has runs in it: probgen list FOLDER."
+        )
+    runs: list[dict[str, Any]] = []
+    for config in sorted(folder.rglob("config.json")):
+        try:
+            runs.append(overview(config.parent))
+        except (pg.RunError, KeyError, TypeError) as error:
+            runs.append({"run": str(config.parent), "status": f"damaged: {error}"})
+    if not runs:
+        return f"No runs below {folder}.", {"runs": []}
+    rows = [("run", "model", "data", "epochs", "ELBO", "validation", "status")]
+    for found in runs:
+        numbers = [found.get(key) for key in ("elbo", "validation_elbo")]
+        shown = ["-" if number is None else f"{number:.2f}" for number in numbers]
+        rows.append((
+            found["run"], found.get("model", "-"), found.get("data", "-"),
+            str(found.get("epochs", "-")), *shown, found["status"],
+        ))  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(6)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(w) if i < 3 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row[:6], widths, strict=True))
+        ]
+        lines.append("  ".join([*cells, row[6]]).rstrip())
+    return "\n".join(lines), {"runs": runs}
+
+
+def _new_folder(model: str, data: str) -> Path:
+    """The first free `runs/model-data-1`, -2, ..."""
+    stem = f"{model}-{data}".lower().replace(" ", "-")
+    number = 1
+    while (folder := Path("runs") / f"{stem}-{number}").exists():
+        number += 1
+    return folder

@@ -1,0 +1,385 @@
+"""What a fit writes into its run directory while it runs, and how it goes on from there.
+
+    config.json               what was asked for: command, versions, model, data, settings
+    checkpoint.safetensors    the state after the last whole epoch: weights, optimizer, curves
+    weights.safetensors       the weights kept, once the run has ended
+    metrics.csv               a row an epoch
+    figures/                  the learning curve, and what `probgen plot` draws
+    scores/                   what `probgen evaluate` measured
+    model.py                  the code of a pair that came from a file, for reading
+
+The checkpoint is the one truth: it is replaced in one step, and everything else can be made from it
+and the configuration.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import os
+import platform
+import shlex
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probgen.data import Dataset, Splits, fingerprint
+from probgen.files import (
+    RunError,
+    make_folder,
+    pack,
+    read_record,
+    read_tensors,
+    unpack,
+    write_atomically,
+    write_record,
+    write_tensors,
+)
+from probgen.inference.results import FitResult
+from probgen.pair import LatentVariableModel
+from probgen.recipes import build, recipe_of
+
+FORMAT = 1
+CONFIG, CHECKPOINT, WEIGHTS, METRICS = (
+    "config.json",
+    "checkpoint.safetensors",
+    "weights.safetensors",
+    "metrics.csv",
+)
+FREE = ("num_epochs", "patience", "device")
+"""Settings that may change when a run is resumed."""
+
+Probe = Callable[[LatentVariableModel], Any]
+"""What a pair makes of some data: numbers that two equal pairs have in common."""
+
+
+class Recorder:
+    """The run directory of one call of fit; only one process at a time holds it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock: Any = None
+        make_folder(folder)
+        self._hold()
+
+    @classmethod
+    def open(
+        cls, folder: str | os.PathLike[str], resume: bool, pair: LatentVariableModel,
+        settings: Mapping[str, Any], data: Mapping[str, Any], probe: Probe,
+    ) -> Recorder:  # fmt: skip
+        """Begin a run, or go on with the one that the folder holds.
+
+        Raises:
+            RunError: the folder holds a run and `resume` is false, another process trains in it,
+                or the run in it is of another model, other data or other settings.
+            OSError: the folder cannot be written.
+        """
+        recorder = cls(Path(folder))
+        try:
+            recorder._begin(resume, pair, settings, data, probe)
+        except BaseException:
+            recorder.close()
+            raise
+        return recorder
+
+    def _begin(
+        self, resume: bool, pair: LatentVariableModel, settings: Mapping[str, Any],
+        data: Mapping[str, Any], probe: Probe,
+    ) -> None:  # fmt: skip
+        path = self.folder / CONFIG
+        recipe = _checked_recipe(pair, probe)
+        code = recipe.pop("code", None)
+        now = {"command": shlex.join(sys.orig_argv), "folder": os.getcwd(), **_circumstances()}
+        self.is_new = not path.exists()
+        if self.is_new:
+            if (self.folder / CHECKPOINT).exists() or (self.folder / WEIGHTS).exists():
+                raise RunError(
+                    f"{self.folder} has weights but no {CONFIG}, so nobody can tell what they are. "
+                    "Restore it, or choose another folder."
+                )
+            self.config: dict[str, Any] = {
+                "format": FORMAT,
+                "run": uuid.uuid4().hex,
+                **now,
+                "name": pair.name,
+                "model": recipe,
+                "settings": dict(settings),
+                "data": dict(data),
+                "resumed": [],
+            }
+            if code is not None:
+                write_atomically(self.folder / "model.py", code.encode())
+            write_record(path, self.config)
+            return
+        if not resume:
+            raise RunError(
+                f"{self.folder} already holds a run. Go on with it (resume=True, or --resume), or "
+                "choose another folder."
+            )
+        for part in self.folder.glob(".*.part"):  # of a write that was killed
+            part.unlink(missing_ok=True)
+        self.config = read_config(self.folder)
+        self._compare(recipe, settings, data)
+        self.config["settings"] = dict(settings)
+        self.config["resumed"].append(now)
+        write_record(path, self.config)
+
+    def _compare(
+        self, recipe: Mapping[str, Any], settings: Mapping[str, Any], data: Mapping[str, Any]
+    ) -> None:
+        what: list[tuple[str, Any, Any]] = [("model", self.config["model"], recipe)]
+        before = self.config["settings"]
+        what += [(n, before.get(n), settings[n]) for n in settings if n not in FREE]
+        hashes = [
+            {part: described["hash"] for part, described in d.items() if part != "source"}
+            for d in (self.config["data"], data)
+        ]
+        what.append(("data", hashes[0], hashes[1]))
+        for name, old, new in what:
+            if old != new:
+                raise RunError(
+                    f"{self.folder} was begun with {name} {old}, but now it is {new}. Resume with "
+                    f"the same, or choose another folder; only {', '.join(FREE)} may change."
+                )
+
+    # ------------------------------------------------------------------ the state
+
+    def restore(self, state: Any) -> None:
+        """Put a training state back to the last whole epoch, or store where a new one begins."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            self.store(state)
+            return
+        tensors, record = read_tensors(path)
+        check_run(record, self.config, path)
+        pair, best = split_weights(tensors)
+        load_weights(state.pair, pair, path)
+        state.best = best or None
+        state.optimizer.load_state_dict(unpack(record["optimizer"], tensors))
+        if state.scheduler is not None:
+            state.scheduler.load_state_dict(unpack(record["scheduler"], tensors))
+        set_progress(state.result, record["progress"])
+        self._write_metrics(state.result)
+        (self.folder / WEIGHTS).unlink(missing_ok=True)  # they come anew when the run ends
+
+    def store(self, state: Any) -> None:
+        """Write the state after an epoch."""
+        tensors = {f"pair/{n}": _tensor(n, t) for n, t in state.pair.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in (state.best or {}).items()}
+        record: dict[str, Any] = {"run": self.config["run"], "progress": progress_of(state.result)}
+        record["optimizer"] = pack(state.optimizer.state_dict(), tensors, "optimizer")
+        if state.scheduler is not None:
+            record["scheduler"] = pack(state.scheduler.state_dict(), tensors, "scheduler")
+        write_tensors(self.folder / CHECKPOINT, tensors, record)
+        self._write_metrics(state.result)
+
+    def finish(self, result: FitResult) -> None:
+        """Write the weights kept and the learning curve."""
+        weights = {f"pair/{name}": tensor for name, tensor in result.pair.state_dict().items()}
+        record = {"run": self.config["run"], "progress": progress_of(result)}
+        write_tensors(self.folder / WEIGHTS, weights, record)
+        self._write_metrics(result)
+        if result.elbo:
+            from probgen.plots.curves import learning_curve
+            from probgen.plots.style import save
+
+            make_folder(self.folder / "figures")
+            save(self.folder / "figures" / "learning_curve.png", learning_curve, result)
+
+    def _write_metrics(self, result: FitResult) -> None:
+        content = metrics_text(result).encode()
+        write_atomically(self.folder / METRICS, content, outlast_power=False)
+
+    # ------------------------------------------------------------------ one process at a time
+
+    def _hold(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # not a POSIX system
+            return
+        # The lock goes with the process, however it ends.
+        self._lock = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise RunError(
+                f"{self.folder} is in use: another process trains in it. Wait for it, or choose "
+                "another folder."
+            ) from None
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _checked_recipe(pair: LatentVariableModel, probe: Probe) -> dict[str, Any]:
+    """The recipe, if what it builds is the pair: parts may have been exchanged since."""
+    recipe = recipe_of(pair)
+    if recipe["kind"] in ("declared", "library"):
+        like = next(pair.parameters())
+        try:
+            again = build(recipe).to(like.device, like.dtype)
+            again.load_state_dict(pair.state_dict())
+            same = torch.equal(probe(again), probe(pair))
+        except (ValueError, RuntimeError, TypeError):
+            same = False
+        if not same:
+            return {"kind": "own", "class": f"{type(pair).__module__}.{type(pair).__qualname__}"}
+    return recipe
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a run.
+
+    Raises:
+        RunError: missing, damaged, edited, or of a newer version.
+    """
+    config = read_record(folder / CONFIG)
+    version = config.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise RunError(
+            f"{folder} was written by a newer probgen ({config.get('versions', {}).get('probgen')}, "
+            f"format {version}; this one reads up to {FORMAT}). Update probgen."
+        )
+    wanted = {"run", "name", "model", "settings", "data", "versions", "command", "resumed"}
+    if version != FORMAT or not wanted <= config.keys():
+        raise RunError(f"{folder / CONFIG} is not the configuration of a run.")
+    return config
+
+
+def check_run(record: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:
+    """A file belongs to the run whose configuration lies beside it.
+
+    Raises:
+        RunError: it belongs to another one.
+    """
+    if record.get("run") != config["run"]:
+        raise RunError(f"{path} belongs to another run than the {CONFIG} beside it. Put it back.")
+
+
+def split_weights(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The latest weights and the best ones of a checkpoint, by the pair's names."""
+    latest, best = (
+        {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        for prefix in ("pair/", "best/")
+    )
+    return latest, best
+
+
+def load_weights(pair: LatentVariableModel, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Weights into a pair.
+
+    Raises:
+        RunError: names or shapes differ.
+    """
+    own = {name: tuple(tensor.shape) for name, tensor in pair.state_dict().items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if own != theirs:
+        odd = sorted(n for n in own.keys() | theirs.keys() if own.get(n) != theirs.get(n))[0]
+        raise RunError(
+            f"{path} does not fit {pair.name}: {odd} has shape {theirs.get(odd)} in the run and "
+            f"{own.get(odd)} in the pair. Give the pair that was trained."
+        )
+    pair.load_state_dict(weights)
+
+
+# ---------------------------------------------------------------- what is written about a run
+
+
+def progress_of(result: FitResult) -> dict[str, Any]:
+    """The curves of a result as a record."""
+    return {name: value for name, value in vars(result).items() if name != "pair"}
+
+
+def set_progress(result: FitResult, progress: Mapping[str, Any]) -> None:
+    """Put what `progress_of` returned back."""
+    for name, value in progress.items():
+        setattr(result, name, tuple(value) if name == "observed" else value)
+    result.stopped = "completed"
+
+
+def metrics_text(result: FitResult) -> str:
+    """The curves as CSV, a row an epoch."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["epoch", "elbo", "validation_elbo", "learning_rate", "seconds"])
+    held: list[Any] = result.validation_elbo or [""] * len(result.elbo)
+    rows = zip(result.elbo, held, result.learning_rate, result.seconds, strict=True)
+    for epoch, row in enumerate(rows, 1):
+        writer.writerow([epoch, *row])
+    return stream.getvalue()
+
+
+def describe_data(train: Any, validation: Any, splits: Splits | None) -> dict[str, Any]:
+    """Of each part its size, shapes, transformations and hash; and how to load them again."""
+    parts = {"train": train, "validation": validation}
+    if splits is not None:
+        parts = {**splits.parts, "train": splits.train, "validation": validation}
+    described: dict[str, Any] = {
+        name: _describe_part(part) for name, part in parts.items() if part is not None
+    }
+    return {"source": dict(splits.source) if splits and splits.source else None, **described}
+
+
+def _describe_part(part: Any) -> dict[str, Any]:
+    if not isinstance(part, Dataset):
+        return {"name": type(part).__name__, "size": None, "hash": None}
+    return {
+        "name": part.name,
+        "size": len(part),
+        "shapes": {name: list(value.shape[1:]) for name, value in part.values.items()},
+        "transformations": dict(part.transformations),
+        "hash": fingerprint(part.values, part.observed),
+    }
+
+
+def described(value: Any) -> Any:
+    """An optimizer, scheduler or objective in words, without the address that repr would show."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, functools.partial):
+        named = [f"{key}={described(part)}" for key, part in value.keywords.items()]
+        return f"{described(value.func)}({', '.join([*map(str, value.args), *named])})"
+    if isinstance(value, type) or hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    text = repr(value)
+    return f"{type(value).__module__}.{type(value).__qualname__}" if " at 0x" in text else text
+
+
+def _circumstances() -> dict[str, Any]:
+    import numpy
+    import pyro
+
+    import probgen
+
+    versions = {
+        "probgen": probgen.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pyro": pyro.__version__,
+        "numpy": numpy.__version__,
+    }
+    machine = {"system": platform.platform(), "threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        machine["gpu"] = torch.cuda.get_device_name()
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"started": started, "versions": versions, "machine": machine}
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"fit: {name} in the pair's state_dict is {type(value).__name__}, no tensor; a run "
+            "directory stores tensors only."
+        )
+    return value

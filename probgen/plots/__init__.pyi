@@ -1,0 +1,14 @@
+from .curves import learning_curve as learning_curve
+from .diagnostics import importance_weights as importance_weights
+from .images import images as images
+from .images import reconstructions as reconstructions
+from .images import samples as samples
+from .latents import latent_scatter as latent_scatter
+from .latents import manifold as manifold
+from .latents import traversals as traversals
+from .report import report as report
+from .style import page_style as page_style
+from .tables import draws as draws
+from .tables import elements as elements
+
+__all__: list[str]

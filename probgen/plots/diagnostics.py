@@ -1,0 +1,95 @@
+"""Pictures of an evaluation: which data its importance weights can be believed for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from probgen.data import Dataset
+from probgen.plots.images import as_images, images
+from probgen.plots.style import axes, palette
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from probgen.inference.scores import Score
+
+
+def importance_weights(
+    score: Score,
+    data: Dataset | None = None,
+    *,
+    name: str = "x",
+    worst: int = 6,
+    ax: Axes | None = None,
+) -> Axes:
+    """Pareto k̂ against effective sample size, a point a datum; the worst data are numbered.
+
+    Above the line the errors that the score states cannot be relied on for that datum.
+
+    Args:
+        score: what `pg.log_marginal_likelihood` returned.
+        data: what was scored; where they are images the worst are shown.
+        name: the variable of `data` that holds them.
+        worst: how many data to number.
+        ax: where to draw.
+
+    Raises:
+        ValueError: `data` are not as many as were scored.
+
+    References:
+        Vehtari et al., 2024, "Pareto smoothed importance sampling" (k̂ and its threshold).
+    """
+    if data is not None and len(data) != len(score.log_prob):
+        raise ValueError(
+            f"importance_weights: got {len(data)} data for a score of {len(score.log_prob)}."
+        )
+    ax = axes(ax)
+    n, blue, red = len(score.log_prob), palette()[0], palette()[3]
+    title = f"Importance weights of {score.name}: {n} data, K = {score.num_samples}"
+    ax.set_title(title)
+    if score.is_exact:
+        ax.text(0.5, 0.5, "The values are exact:\nall weights of a datum are equal",
+                ha="center", va="center", transform=ax.transAxes)  # fmt: skip
+        ax.set(xticks=[], yticks=[])
+        return ax
+    khat = np.where(np.isneginf(score.khat), np.nan, score.khat)
+    ax.set(xscale="log", xlabel="effective sample size (ESS)")
+    if np.isnan(khat).all():
+        edges = np.geomspace(score.ess.min() * 0.99, score.ess.max() * 1.01, 30)
+        ax.hist(score.ess, bins=edges.tolist())
+        ax.set(ylabel="data", title=f"{title}\n(too few draws to estimate k̂)")
+        return ax
+    order = np.argsort(-np.nan_to_num(khat, nan=-np.inf), kind="stable")[:worst]
+    size = float(np.clip(2500 / n, 2, 10))
+    ax.scatter(score.ess, khat, s=size, color=blue, alpha=0.6, linewidths=0)
+    ax.scatter(score.ess[order], khat[order], s=18, facecolors="none", edgecolors=red)
+    for rank, datum in enumerate(order, 1):
+        ax.annotate(str(rank), (score.ess[datum], khat[datum]), xytext=(4, 2),
+                    textcoords="offset points", color=red, fontsize="small")  # fmt: skip
+    share = score.share_above_threshold
+    ax.axhline(score.khat_threshold, color="black", linewidth=0.8, linestyle="--")
+    ax.text(0.99, score.khat_threshold, f"threshold {score.khat_threshold:.2f}, {share:.0%} above ",
+            transform=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize="small",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1})  # fmt: skip
+    ax.set(ylabel="Pareto k̂")
+    described = ", ".join(f"{rank}: row {datum}" for rank, datum in enumerate(order, 1))
+    try:
+        shown = None if data is None else as_images(data[name][order.copy()])
+    except ValueError:
+        shown = None
+    if shown is None:
+        ax.text(0.01, 0.01, f"worst  {described}", transform=ax.transAxes, fontsize="small",
+                color=red, va="bottom")  # fmt: skip
+    else:
+        side = ax.inset_axes((1.02, 0.0, 0.16, 0.94))
+        images(shown, columns=1, ax=side)
+        side.set_title("worst", color=red, fontsize="small")
+        height = shown.shape[1] + 1
+        side.set_yticks([rank * height + height / 2 - 1 for rank in range(len(order))],
+                        [f"{rank}: row {datum}" for rank, datum in enumerate(order, 1)],
+                        fontsize="x-small", color=red)  # fmt: skip
+        side.yaxis.tick_right()
+        side.tick_params(length=0)
+    return ax

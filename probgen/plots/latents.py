@@ -1,0 +1,261 @@
+"""Pictures of latents: where data lie, what a plane of latents means, what each latent changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pyro import poutine
+from torch import Tensor
+
+from probgen.contexts import evaluation, fixed_seed
+from probgen.data import Dataset
+from probgen.inference.posterior import encode
+from probgen.pair import LatentVariableModel
+from probgen.plots.images import as_images, by_name, images
+from probgen.plots.style import axes, palette
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def latent_scatter(
+    pair: LatentVariableModel,
+    x: Any,
+    labels: Sequence[int] | Tensor | NDArray[Any] | None = None,
+    *,
+    name: str = "x",
+    latent: str = "z",
+    ax: Axes | None = None,
+) -> Axes:
+    """Posterior means of a latent, coloured by class; their first two principal components where
+    the latent has more than two elements.
+
+    Args:
+        pair: the pair.
+        x: the data; or, for a pair of several data variables, a Dataset or dict by name.
+        labels: the class of each datum, shape `(data,)`; by default all have one colour.
+        name: the variable that `x` is.
+        latent: which latent.
+        ax: where to draw.
+
+    Raises:
+        ValueError: no such latent, or not one label a datum.
+    """
+    ax = axes(ax)
+    data = by_name(x, name)
+    size = len(data[name])
+    kinds = np.zeros(size, int) if labels is None else np.asarray(labels)
+    latents = encode(pair, data)
+    if kinds.shape != (size,) or latent not in latents:
+        raise ValueError(
+            f"latent_scatter: needs one label a datum and a latent among {', '.join(latents)}, got "
+            f"labels of shape {kinds.shape} for {size} data, and latent={latent!r}."
+        )
+    means = latents[latent].flatten(1).double().numpy()
+    xlabel, ylabel = f"{latent}[0]", f"{latent}[1]"
+    if means.shape[1] == 1:
+        means = np.concatenate([means, np.zeros_like(means)], 1)
+        ylabel = ""
+        ax.set_yticks([])
+    elif means.shape[1] > 2:
+        centre, directions, share = principal_plane(means)
+        means = (means - centre) @ directions
+        xlabel = f"first principal component ({share[0]:.0%} of the variance)"
+        ylabel = f"second principal component ({share[1]:.0%})"
+    colours = palette()
+    for index, kind in enumerate(np.unique(kinds)):
+        chosen = means[kinds == kind]
+        colour = colours[index % len(colours)]
+        marker = "ov^sD"[index // len(colours) % 5]
+        ax.scatter(
+            chosen[:, 0], chosen[:, 1], s=9, color=colour, marker=marker, label=str(kind),
+            linewidths=0,
+        )  # fmt: skip
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=f"Posterior means of {latent} under {pair.name}")
+    if labels is not None:
+        ax.legend(
+            title="class", frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5)
+        )
+    return ax
+
+
+def manifold(
+    pair: LatentVariableModel,
+    *,
+    latent: str = "z",
+    name: str = "x",
+    n: int = 20,
+    seed: int = 0,
+    ax: Axes | None = None,
+    **given: Any,
+) -> Axes:
+    """Means of x over a grid of a latent with two elements, a cell for each equal share of N(0, I).
+
+    Args:
+        pair: the pair.
+        latent: a latent of two elements with a standard Gaussian prior.
+        name: the variable to draw, images.
+        n: cells a side.
+        seed: of what else the model draws.
+        ax: where to draw.
+        **given: what to hold fixed, one datum each, such as `y=torch.tensor([3])`.
+
+    Raises:
+        ValueError: the latent has not two elements, or x is no image.
+
+    References:
+        Kingma and Welling, 2014, "Auto-encoding variational Bayes", figure 4.
+    """
+    variable = pair.variables.get(latent)
+    if variable is None or variable.event_shape.numel() != 2 or pair.factors("p")[latent].parents:
+        raise ValueError(
+            f"manifold: needs a latent of two elements with a prior of its own, got {latent!r}, "
+            f"{variable!r}; latent_scatter and traversals draw others."
+        )
+    quantiles = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(n) + 0.5) / n)
+    down, across = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
+    grid = torch.stack([across, down], -1).reshape(n * n, *variable.event_shape)
+    held = {key: _repeated(value, n * n) for key, value in given.items()}
+    pixels = means_given(pair, name, {latent: grid, **held}, seed)
+    ax = images(pixels, columns=n, limits=_limits(pair, name, pixels), ax=ax)
+    title = f"Means of p({name} | {latent}) of {pair.name}, {n} x {n} cells of equal probability"
+    ax.set(xlabel=f"{latent}[0]", ylabel=f"{latent}[1]", title=title)
+    height, width = as_images(pixels).shape[1:]
+    shown = [0, n // 4, n // 2, n - 1 - n // 4, n - 1]
+    words = [f"{quantiles[index]:.1f}" for index in shown]
+    ax.set_xticks([index * (width + 1) + width / 2 - 0.5 for index in shown], words)
+    ax.set_yticks([(n - 1 - index) * (height + 1) + height / 2 - 0.5 for index in shown], words)
+    ax.tick_params(length=0)
+    return ax
+
+
+def traversals(
+    pair: LatentVariableModel,
+    x: Any,
+    *,
+    name: str = "x",
+    latent: str = "z",
+    rows: int = 8,
+    steps: int = 11,
+    span: float = 3.0,
+    seed: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """What changes when one element of a latent moves and the others stay at a datum's mean.
+
+    The elements with the largest spread of posterior means over the data come first. Images make a
+    grid, a row an element; other data make lines, for the first element alone.
+
+    Args:
+        pair: the pair.
+        x: the data; the first of them is the one whose latent is varied.
+        name: the variable to draw.
+        latent: which latent.
+        rows: how many elements of the latent.
+        steps: values from −span to span.
+        span: in units of the prior's standard deviation.
+        seed: of what is drawn.
+        ax: where to draw.
+
+    Raises:
+        ValueError: no such latent.
+    """
+    data = by_name(x, name)
+    latents = encode(pair, data, seed=seed)
+    if latent not in latents or latent in pair.summed_names:
+        raise ValueError(f"traversals: no latent {latent!r} among {', '.join(latents)}.")
+    means = latents[latent]
+    flat = means.flatten(1)
+    spread = flat.std(0, correction=0)
+    order = spread.argsort(descending=True, stable=True)[:rows]
+    values = torch.linspace(-span, span, steps)
+    moved = flat[0].repeat(len(order), steps, 1)
+    for row, element in enumerate(order):
+        moved[row, :, element] = values
+    moved = moved.reshape(-1, *means.shape[1:])
+    others = data.values if isinstance(data, Dataset) else data
+    held = {
+        key: _repeated(torch.as_tensor(value)[:1], len(moved))
+        for key, value in others.items()
+        if key != name and key in pair.variables
+    }
+    result = means_given(pair, name, {latent: moved, **held}, seed)
+    if _drawable(result):
+        ax = images(result, columns=steps, limits=_limits(pair, name, result), ax=ax)
+        height, width = as_images(result).shape[1:]
+        places = [row * (height + 1) + height / 2 - 0.5 for row in range(len(order))]
+        ax.set_yticks(places, [f"{latent}[{int(element)}]" for element in order])
+        shown = [0, steps // 2, steps - 1]
+        ax.set_xticks(
+            [index * (width + 1) + width / 2 - 0.5 for index in shown],
+            [f"{round(float(values[index]), 1) + 0.0:g}" for index in shown],
+        )
+        ax.tick_params(length=0)
+        ax.set(xlabel=f"value of the element of {latent}")
+        ax.set_title(f"One element of {latent} varied, the others at a datum's mean")
+        return ax
+    ax = axes(ax)
+    lines = result[:steps].flatten(1)
+    most = (lines.max(0).values - lines.min(0).values).argsort(descending=True, stable=True)[:10]
+    for element, colour in zip(most.sort().values, palette(), strict=False):
+        ax.plot(values, lines[:, element], color=colour, label=f"{name}[{int(element)}]")
+    ax.set(xlabel=f"{latent}[{int(order[0])}]", ylabel=f"mean of {name}")
+    ax.set_title(f"{latent}[{int(order[0])}] varied, the others at a datum's mean")
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+def means_given(
+    pair: LatentVariableModel, name: str, given: dict[str, Tensor], seed: int = 0
+) -> Tensor:
+    """The means of a variable's distribution given others, shape `(data, *event_shape)`, on the CPU.
+
+    Raises:
+        ValueError: no such variable, or one made of classes.
+    """
+    like = next(pair.parameters())
+    placed = {
+        key: value.to(like.device, like.dtype if value.is_floating_point() else None)
+        for key, value in given.items()
+    }
+    with evaluation(pair), fixed_seed(seed, like.device):
+        trace = poutine.trace(pair.model).get_trace(**placed)
+    site = trace.nodes.get(name)
+    if site is None or site["type"] != "sample":
+        raise ValueError(f"{name!r} is no variable of {pair.name}.")
+    means: Tensor = site["fn"].mean
+    if bool(means.isnan().any()):
+        raise ValueError(f"{name} is made of classes, which have no mean to draw.")
+    return means.float().cpu()
+
+
+def principal_plane(
+    points: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Centre, the first two principal directions as columns, and all shares of the variance."""
+    centre = points.mean(0)
+    _, stretch, directions = np.linalg.svd(points - centre, full_matrices=False)
+    share = stretch**2 / max(float((stretch**2).sum()), 1e-300)
+    return centre, directions[:2].T, share
+
+
+def _repeated(value: Any, n: int) -> Tensor:
+    tensor = torch.as_tensor(value)
+    return tensor.expand(n, *tensor.shape[1:])
+
+
+def _drawable(x: Tensor) -> bool:
+    """Whether values are images: with a height and a width, or square vectors of 49 or more."""
+    side = round(x.shape[1] ** 0.5)
+    return (x.dim() == 4 and x.shape[1] == 1) or x.dim() == 3 or (
+        x.dim() == 2 and x.shape[1] == side**2 >= 49
+    )  # fmt: skip
+
+
+def _limits(pair: LatentVariableModel, name: str, pixels: Tensor) -> tuple[float, float] | None:
+    """Probabilities are shown from 0 to 1."""
+    return (0.0, 1.0) if pair.variables[name].discrete else None

@@ -1,0 +1,112 @@
+"""Pictures of data that are no images: reconstructions element by element, draws beside data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from probgen.inference.posterior import reconstruct
+from probgen.pair import LatentVariableModel
+from probgen.plots.images import by_name
+from probgen.plots.latents import principal_plane
+from probgen.plots.style import axes, palette
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def elements(
+    pair: LatentVariableModel,
+    x: Any,
+    *,
+    name: str = "x",
+    most: int = 10,
+    seed: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Reconstructions against data, a colour an element; for binary data the shares by element.
+
+    Real-valued data: the mean of p(x | z) against x, for the elements with the largest variance.
+    Binary data: how often each element is one, in the data and in their reconstructions.
+
+    Args:
+        pair: the pair.
+        x: the data.
+        name: the variable to draw.
+        most: how many elements to tell apart by colour.
+        seed: of latents that are drawn.
+        ax: where to draw.
+    """
+    ax = axes(ax)
+    data = by_name(x, name)
+    values = torch.as_tensor(data[name]).flatten(1).double().numpy()
+    means = reconstruct(pair, data, seed=seed)[name].flatten(1).double().numpy()
+    if pair.variables[name].discrete:
+        ones, expected = values.mean(0), means.mean(0)
+        ax.scatter(ones, expected, s=14, color=palette()[0], linewidths=0)
+        low, high = 0.0, 1.0
+        ax.set(xlabel=f"share of ones in the data, each of {len(ones)} elements")
+        ax.set(ylabel="mean probability of a one, reconstructed")
+    else:
+        spread = values.std(0)
+        chosen = np.sort(np.argsort(-spread, kind="stable")[:most])
+        for element, colour in zip(chosen, palette(), strict=False):
+            ax.scatter(
+                values[:, element], means[:, element], s=7, color=colour, alpha=0.6, linewidths=0,
+                label=f"{name}[{element}]",
+            )  # fmt: skip
+        both = np.concatenate([values[:, chosen], means[:, chosen]])
+        low, high = np.quantile(both, [0.001, 0.999])
+        ax.set(xlabel=f"{name}", ylabel=f"reconstruction of {name}")
+        ax.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    margin = 0.05 * (high - low) or 1.0
+    ax.plot([low, high], [low, high], color="black", linewidth=0.8, zorder=0)
+    ax.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
+    ax.set_title(f"Reconstructions of {len(values)} data by {pair.name}")
+    return ax
+
+
+def draws(
+    pair: LatentVariableModel,
+    x: Any,
+    *,
+    name: str = "x",
+    seed: int = 0,
+    ax: Axes | None = None,
+    **given: Any,
+) -> Axes:
+    """As many draws from the model as there are data, both in the plane of the data's first two
+    principal components.
+
+    Args:
+        pair: the pair.
+        x: the data.
+        name: the variable to draw.
+        seed: of the draws.
+        ax: where to draw.
+        **given: what to hold fixed.
+    """
+    ax = axes(ax)
+    values = torch.as_tensor(by_name(x, name)[name]).flatten(1).double().numpy()
+    drawn = pair.sample(len(values), seed=seed, **given)[name].cpu()
+    if given:
+        drawn = drawn.flatten(0, 1)
+    copies = drawn.flatten(1).double().numpy()
+    xlabel, ylabel = f"{name}[0]", "density, arbitrary units"
+    if values.shape[1] == 1:
+        edges = np.histogram_bin_edges(np.concatenate([values, copies]), bins="auto")
+        for points, label in ((values, "data"), (copies, "draws")):
+            ax.hist(points[:, 0], bins=edges.tolist(), density=True, alpha=0.5, label=label)
+    else:
+        centre, directions, share = principal_plane(values)
+        for points, label in ((values, "data"), (copies, "draws")):
+            plane = (points - centre) @ directions
+            ax.scatter(plane[:, 0], plane[:, 1], s=8, alpha=0.6, linewidths=0, label=label)
+        xlabel = f"first principal component of the data ({share[0]:.0%} of the variance)"
+        ylabel = f"second principal component ({share[1]:.0%})"
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.set_title(f"{len(values)} data and {len(copies)} draws from {pair.name}")
+    ax.legend(frameon=False, markerscale=2)
+    return ax
