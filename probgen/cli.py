@@ -110,7 +110,7 @@ def train(
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 100,
     batch_size: Annotated[
-        int | None, typer.Option(help="Data a step [default: 128, or all where there are fewer].")
+        int | None, typer.Option(help="Data a step (128, or all where there are fewer).")
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
     schedule: Annotated[
@@ -133,7 +133,7 @@ def train(
     labels_column: Labels = None,
     columns: Columns = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the run [default: a new one in runs/].")
+        Path | None, typer.Option(help="Folder of the run; a new one in runs/ by default.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --run-dir.")
@@ -180,7 +180,7 @@ def sample(
         list[str] | None, typer.Option(help="Hold a class fixed: y=3; again for others.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A .npz or .csv file [default: RUN/samples.npz].")
+        Path | None, typer.Option(help="A .npz or .csv file; RUN/samples.npz by default.")
     ] = None,
     seed: Seed = 0,
     trust_code: Trust = False,
@@ -196,7 +196,7 @@ def sample(
 def plot(
     run: RunFolder,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to [default: RUN/figures].")
+        Path | None, typer.Option(help="Folder to write to; RUN/figures by default.")
     ] = None,
     format: Annotated[str, typer.Option(help="png, pdf or svg.")] = "png",
     page: Annotated[bool, typer.Option("--page", help="In the style of a printed page.")] = False,

@@ -210,6 +210,15 @@ def load_run(
         ('PPCA', 2)
     """
     folder = Path(path)
+    try:
+        return _read(folder, pair, trust_code)
+    except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+        raise RunError(
+            f"{folder} cannot be read: its files do not hold what those of a run do ({error!r})."
+        ) from error
+
+
+def _read(folder: Path, pair: LatentVariableModel | None, trust_code: bool) -> Run:
     if not (folder / CONFIG).is_file():
         what = "has no config.json" if folder.is_dir() else "does not exist"
         raise RunError(

@@ -127,14 +127,18 @@ class Recorder:
             part.unlink(missing_ok=True)
         self.config = read_config(self.folder)
         self._compare(recipe, settings, data)
-        self.config["settings"] = dict(settings)
+        self.config |= {"settings": dict(settings), "model": recipe}
         self.config["resumed"].append(now)
         write_record(path, self.config)
 
     def _compare(
         self, recipe: Mapping[str, Any], settings: Mapping[str, Any], data: Mapping[str, Any]
     ) -> None:
-        what: list[tuple[str, Any, Any]] = [("model", self.config["model"], recipe)]
+        # A project may move: what counts of a file is its content.
+        models = [
+            {k: v for k, v in m.items() if k != "path"} for m in (self.config["model"], recipe)
+        ]
+        what: list[tuple[str, Any, Any]] = [("model", models[0], models[1])]
         before = self.config["settings"]
         what += [(n, before.get(n), settings[n]) for n in settings if n not in FREE]
         hashes = [

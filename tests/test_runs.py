@@ -1,0 +1,432 @@
+"""Run directories: what is in them, resuming, reading them back, and refusing what does not fit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import probgen as pg
+from probgen.files import read_record, write_record
+from probgen.inference import recording
+from tests.fitting import QUICK, structured, vae, weights
+from tests.pairs import CASES, HandM2, binary, labels
+
+pytestmark = pytest.mark.filterwarnings("ignore::probgen.UnreliableEstimateWarning")
+
+SETTINGS: Any = {"batch_size": 8, "learning_rate": 1e-2, **QUICK}
+
+
+def curves(result: pg.FitResult) -> dict[str, Any]:
+    return {k: v for k, v in vars(result).items() if k not in ("pair", "seconds")}
+
+
+class Stops(torch.nn.Module):
+    """A network with dropout that is interrupted at its call number `at` in training."""
+
+    def __init__(self, at: int | None) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(6, 8),
+            torch.nn.BatchNorm1d(8),
+            torch.nn.Dropout(0.3),
+            torch.nn.Linear(8, 4),
+        )
+        self.calls, self.at = 0, at
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += self.training
+        if self.training and self.calls == self.at:
+            raise KeyboardInterrupt
+        out: Tensor = self.layers(x)
+        return out
+
+
+def stopping(at: int | None) -> pg.LatentVariableModel:
+    torch.manual_seed(3)
+    return pg.models.VAE(x=pg.Bernoulli(6), z=pg.Normal(2), hidden=(4,), encoder=Stops(at))
+
+
+SETUPS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "validation and patience": {"validation": structured(24), "patience": 20},
+    "warm-up": {"objective": pg.ELBO(2, warmup_epochs=5)},
+    "cosine": {"scheduler": partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=9)},
+    "plateau": {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau, "validation": structured(16)},
+    "momentum": {"optimizer": partial(torch.optim.SGD, lr=1e-2, momentum=0.9)},
+    "float64": {"precision": "float64"},
+    "redrawn": {"data": pg.Dataset({"x": 0.1 + 0.8 * structured(40)}).binarized("dynamic")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_an_interrupted_run_goes_on_to_the_same_weights(name: str, tmp_path: Path) -> None:
+    setup = {"data": structured(40), **SETTINGS, **SETUPS[name]}
+    data = setup.pop("data")
+    alone = stopping(None)
+    whole = pg.fit(alone, data, num_epochs=9, **setup)
+    cut = pg.fit(stopping(18), data, num_epochs=9, run_dir=tmp_path, **setup)  # in epoch 4
+    assert cut.stopped == "interrupted" and len(cut.elbo) == 3
+    again = stopping(None)
+    result = pg.fit(again, data, num_epochs=9, run_dir=tmp_path, resume=True, **setup)
+    assert result.stopped == "completed" and curves(result) == curves(whole)
+    assert all(torch.equal(again.state_dict()[n], t) for n, t in alone.state_dict().items())
+    read = pg.load_run(tmp_path, pair=stopping(None))
+    assert all(torch.equal(read.pair.state_dict()[n], t) for n, t in alone.state_dict().items())
+    assert curves(read.result) == curves(whole) and not read.pair.training
+
+
+def test_what_a_run_directory_holds(tmp_path: Path) -> None:
+    pair, folder = vae(), tmp_path / "deep" / "run"
+    result = pg.fit(pair, structured(40), num_epochs=4, validation=structured(8), run_dir=folder,
+                    seed=5, **SETTINGS)  # fmt: skip
+    names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert names == {
+        ".lock", "config.json", "checkpoint.safetensors", "weights.safetensors", "metrics.csv",
+        "figures/learning_curve.png",
+    }  # fmt: skip
+    config = json.loads((folder / "config.json").read_text())
+    assert config["settings"]["seed"] == 5 and config["settings"]["learning_rate"] == 1e-2
+    assert config["versions"]["torch"] == torch.__version__ and "pytest" in config["command"]
+    assert len(config["data"]["train"]["hash"]) == 12
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [float(row["elbo"]) for row in rows] == result.elbo
+    assert [float(row["validation_elbo"]) for row in rows] == result.validation_elbo
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    assert {float(row["learning_rate"]) for row in rows} == {1e-2}
+    for path in folder.glob("*.safetensors"):
+        assert b"pickle" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_pair_is_read_back(name: str, tmp_path: Path) -> None:
+    """Declared and library pairs, in a state dict that fits to the bit."""
+    case = CASES[name]
+    torch.manual_seed(1)
+    pair, data = case.build(), case.data(12)
+    pg.fit(pair, data, num_epochs=1, run_dir=tmp_path, **QUICK)
+    run = pg.load_run(tmp_path)
+    assert repr(run.pair) == repr(pair)
+    now = {n: t for n, t in pair.state_dict().items()}
+    assert all(torch.equal(run.pair.state_dict()[n], t) for n, t in now.items())
+    a, b = (pg.log_marginal_likelihood(p, data, num_samples=30) for p in (pair, run.pair))
+    assert np.array_equal(a.log_prob, b.log_prob)
+    assert name.split()[0] in repr(run) or "DeclaredPair" in repr(run)
+
+
+def test_another_process_reads_a_run(tmp_path: Path) -> None:
+    data = pg.load("digits", transform="static")
+    torch.manual_seed(0)
+    pair = pg.declare("p(z) p(x | z)", "q(z | x)", z=pg.Normal(2), x=pg.Bernoulli(64), hidden=(8,))
+    pg.fit(pair, data, num_epochs=2, run_dir=tmp_path / "run", progress=False)
+    assert data.test is not None
+    score = pg.log_marginal_likelihood(pair, data.test, num_samples=40, seed=1)
+    pg.load_run(tmp_path / "run").save_score(score, "test-K40")
+    code = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import probgen as pg
+run = pg.load_run(sys.argv[1])
+score = pg.log_marginal_likelihood(run.pair, run.load_data().test, num_samples=40, seed=1)
+saved = run.scores["test-K40"]
+assert (score.log_prob == saved.log_prob).all() and (score.khat == saved.khat).all()
+assert repr(score) == repr(saved) and run.data["test"]["size"] == 360
+print(repr(score.mean))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout) == score.mean
+
+
+USER_FILE = """
+import probgen as pg
+from helper import SIZE
+
+def build():
+    return pg.models.VAE(x=pg.Bernoulli(6), z=pg.Normal(SIZE), hidden=(4,), encoder=pg.MLP([(6,)], (2, SIZE), ()))
+"""
+
+
+def user_run(tmp_path: Path) -> tuple[Path, pg.LatentVariableModel, Path]:
+    (tmp_path / "code").mkdir()
+    file = tmp_path / "code" / "my_model.py"
+    file.write_text(USER_FILE)
+    (tmp_path / "code" / "helper.py").write_text("SIZE = 2\n")
+    before = list(sys.path)
+    pair = pg.load_pair(f"{file}:build")
+    assert sys.path == before
+    pg.fit(pair, structured(16), num_epochs=1, run_dir=tmp_path / "run", **QUICK)
+    return tmp_path / "run", pair, file
+
+
+def test_pairs_from_a_users_file(tmp_path: Path) -> None:
+    folder, pair, file = user_run(tmp_path)
+    assert torch.equal(weights(pg.load_run(folder).pair), weights(pair))
+    assert (folder / "model.py").read_text() == USER_FILE
+    file.write_text(USER_FILE + "raise SystemExit('run')\n")
+    with pytest.raises(pg.RunError, match=r"my_model\.py, which has changed since.*--trust-code"):
+        pg.load_run(folder)
+    file.unlink()
+    with pytest.raises(pg.RunError, match="is not there any more"):
+        pg.load_run(folder)
+    assert torch.equal(weights(pg.load_run(folder, pair=pair).pair), weights(pair))
+    (folder / "helper.py").write_text("SIZE = 2\n")
+    assert torch.equal(weights(pg.load_run(folder, trust_code=True).pair), weights(pair))
+    (folder / "model.py").write_text(USER_FILE + "raise SystemExit('run')\n")
+    with pytest.raises(pg.RunError, match="does not match either"):
+        pg.load_run(folder, trust_code=True)
+
+
+def test_a_pair_written_by_hand_is_given(tmp_path: Path) -> None:
+    data = {"x": binary(12), "y": labels(12)}
+    pair = HandM2()
+    pg.fit(pair, data, num_epochs=1, run_dir=tmp_path, **QUICK)
+    with pytest.raises(pg.RunError, match=r"HandM2, which only its author's code can build.*pair="):
+        pg.load_run(tmp_path)
+    assert torch.equal(weights(pg.load_run(tmp_path, pair=HandM2()).pair), weights(pair))
+    with pytest.raises(pg.RunError, match="does not fit VAE: "):
+        pg.load_run(tmp_path, pair=vae())
+
+
+def test_a_pair_whose_parts_were_exchanged_is_not_built_wrongly(tmp_path: Path) -> None:
+    """The recipe would build tanh where the pair has ReLU, with weights that fit."""
+    pair = vae()
+    pair.q_z = pg.Conditional(
+        pg.Normal(2), {"x": pg.Bernoulli(6)}, hidden=(8,), activation=torch.nn.ReLU
+    )
+    pg.fit(pair, structured(16), num_epochs=1, run_dir=tmp_path, **QUICK)
+    with pytest.raises(pg.RunError, match="only its author's code can build"):
+        pg.load_run(tmp_path)
+
+
+def test_a_subclass_of_a_library_model_is_not_the_library_model(tmp_path: Path) -> None:
+    class Mine(pg.models.VAE):
+        pass
+
+    pair = Mine(x=pg.Bernoulli(6), z=pg.Normal(2), hidden=(4,))
+    pg.fit(pair, structured(16), num_epochs=1, run_dir=tmp_path, **QUICK)
+    with pytest.raises(pg.RunError, match="Mine, which only"):
+        pg.load_run(tmp_path)
+
+
+def test_more_epochs_and_early_stops(tmp_path: Path) -> None:
+    def make(folder: str | None, epochs: int, **settings: Any) -> pg.FitResult:
+        more = {} if folder is None else {"run_dir": tmp_path / folder, "resume": True}
+        return pg.fit(vae(), structured(40), num_epochs=epochs, **SETTINGS, **settings, **more)
+
+    whole = make(None, 7)
+    assert len(make("a", 3).elbo) == 3  # resume begins a run where there is none
+    longer = make("a", 7)
+    assert curves(longer) == curves(whole)
+    assert torch.equal(weights(longer.pair), weights(whole.pair))
+    assert len(pg.load_run(tmp_path / "a").config["resumed"]) == 1
+    assert curves(make("a", 7)) == curves(whole)  # nothing left to do
+
+    held = {"validation": structured(8), "patience": 2}
+    never: Any = {**held, "learning_rate": 1e-9}
+    first = pg.fit(vae(), structured(40), num_epochs=50, run_dir=tmp_path / "b", batch_size=8,
+                   **never, **QUICK)  # fmt: skip
+    assert first.stopped == "early"
+    read = pg.load_run(tmp_path / "b")
+    assert read.result.stopped == "early" and "early" in repr(read)
+    again = pg.fit(vae(), structured(40), num_epochs=50, run_dir=tmp_path / "b", batch_size=8,
+                   resume=True, **never, **QUICK)  # fmt: skip
+    assert again.stopped == "early" and curves(again) == curves(first)
+
+
+def test_a_run_can_be_read_while_it_goes_on(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def objective(pair: Any, data: Any, **settings: Any) -> Tensor:
+        if torch.is_grad_enabled() and not seen and (tmp_path / "metrics.csv").exists():
+            run = pg.load_run(tmp_path)
+            if len(run.result.elbo) == 2:
+                seen.append(run.result.best_epoch)
+                with pytest.raises(pg.RunError, match="another process trains in it"):
+                    pg.fit(
+                        vae(),
+                        structured(40),
+                        num_epochs=2,
+                        run_dir=tmp_path,
+                        resume=True,
+                        **SETTINGS,
+                    )
+        return pg.ELBO()(pair, data, **settings)
+
+    pg.fit(vae(), structured(40), num_epochs=4, run_dir=tmp_path, objective=objective, **SETTINGS)
+    assert seen == [2]
+
+
+def test_scores_belong_to_the_weights_that_they_score(tmp_path: Path) -> None:
+    pair = vae()
+    pg.fit(pair, structured(40), num_epochs=1, run_dir=tmp_path, **SETTINGS)
+    run = pg.load_run(tmp_path)
+    score = pg.log_marginal_likelihood(run.pair, structured(9), num_samples=50)
+    run.save_score(score, "few")
+    assert np.array_equal(pg.load_run(tmp_path).scores["few"].ess, score.ess)
+    assert "few: log p(x)" in repr(pg.load_run(tmp_path))
+    with pytest.raises(ValueError, match="no plain file name"):
+        run.save_score(score, "../few")
+    pg.fit(vae(), structured(40), num_epochs=2, run_dir=tmp_path, resume=True, **SETTINGS)
+    assert not pg.load_run(tmp_path).scores
+
+
+# ---------------------------------------------------------------- refused
+
+
+def small_run(folder: Path) -> Path:
+    pg.fit(vae(), structured(40), num_epochs=2, run_dir=folder, **SETTINGS)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": 2e-2}, r"begun with learning_rate 0\.01, but now it is 0\.02"),
+        ({"seed": 1}, "begun with seed 0"),
+        ({"batch_size": 4}, "begun with batch_size 8"),
+        ({"objective": pg.ELBO(2)}, r"begun with objective elbo, but now it is ELBO\("),
+        ({"optimizer": torch.optim.SGD}, "begun with optimizer None"),
+        ({"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau}, "begun with scheduler"),
+        ({"precision": "float64"}, "begun with precision"),
+        ({"validation": structured(8)}, "begun with data"),
+        ({"data": structured(38)}, "begun with data"),
+        ({"pair": 0}, "begun with model"),
+    ],
+)
+def test_resuming_something_else(change: Any, message: str, tmp_path: Path) -> None:
+    small_run(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.glob("*.*") if p.is_file()}
+    settings = {**SETTINGS, "data": structured(40), "num_epochs": 3, **change}
+    pair = vae() if settings.pop("pair", None) is None else CASES["PPCA"].build()
+    data = torch.randn(40, 6) if pair.name == "PPCA" else settings["data"]
+    settings.pop("data")
+    with pytest.raises(pg.RunError, match=message):
+        pg.fit(pair, data, run_dir=tmp_path, resume=True, **settings)
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("*.*") if p.is_file()} == before
+
+
+def test_a_folder_with_a_run_is_never_overwritten(tmp_path: Path) -> None:
+    small_run(tmp_path)
+    with pytest.raises(pg.RunError, match=r"already holds a run\. Go on with it \(resume=True"):
+        pg.fit(vae(), structured(40), num_epochs=2, run_dir=tmp_path, **SETTINGS)
+    (tmp_path / "config.json").unlink()
+    for resume in (False, True):
+        with pytest.raises(pg.RunError, match=r"weights but no config\.json"):
+            pg.fit(vae(), structured(40), num_epochs=2, run_dir=tmp_path, resume=resume, **SETTINGS)
+    with pytest.raises(ValueError, match="resume=True needs run_dir"):
+        pg.fit(vae(), structured(40), num_epochs=2, resume=True, **SETTINGS)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot be written"):
+        pg.fit(vae(), structured(40), num_epochs=2, run_dir=tmp_path / "file", **SETTINGS)
+
+
+def test_run_directories_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(pg.RunError, match=r"There is no run in .*: it does not exist"):
+        pg.load_run(tmp_path / "nowhere")
+    with pytest.raises(pg.RunError, match=r"it has no config\.json"):
+        pg.load_run(tmp_path)
+    small_run(tmp_path)
+    config = read_record(tmp_path / "config.json")
+    write_record(tmp_path / "config.json", {**config, "format": 2})
+    with pytest.raises(pg.RunError, match=r"written by a newer probgen.*Update probgen"):
+        pg.load_run(tmp_path)
+    write_record(tmp_path / "config.json", {**config, "run": "0"})
+    with pytest.raises(pg.RunError, match="belongs to another run"):
+        pg.load_run(tmp_path)
+    write_record(tmp_path / "config.json", {"format": 1})
+    with pytest.raises(pg.RunError, match="not the configuration of a run"):
+        pg.load_run(tmp_path)
+    write_record(tmp_path / "config.json", config)
+    metrics = (tmp_path / "metrics.csv").read_text()
+    (tmp_path / "metrics.csv").write_text(metrics.replace("1,-", "1,", 1))
+    with pytest.raises(pg.RunError, match=r"metrics\.csv was changed.*Delete it"):
+        pg.load_run(tmp_path)
+    (tmp_path / "metrics.csv").unlink()
+    pg.load_run(tmp_path)
+    (tmp_path / "weights.safetensors").unlink()
+    assert pg.load_run(tmp_path).result.stopped == "interrupted"  # from the checkpoint
+    (tmp_path / "checkpoint.safetensors").unlink()
+    with pytest.raises(pg.RunError, match="a configuration but no weights"):
+        pg.load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"kind": "library", "class": "os.system", "arguments": {"command": "false"}},
+        {"kind": "library", "class": "__builtins__", "arguments": {}},
+        {"kind": "pickle"},
+        {"kind": "declared", "p": "p(x)\n    import os", "q": "", "variables": {"x": "normal:6"},
+         "hidden": [], "activation": {"activation": "Tanh"}, "own": {}},
+        {"kind": "declared", "p": "p(x)", "q": "", "variables": {"x": "normal:6"},
+         "hidden": ["__import__('os')"], "activation": {"activation": "Tanh"}, "own": {}},
+        {"kind": "declared", "p": "p(x)", "q": "", "variables": {"x": "normal:6"},
+         "hidden": [], "activation": {"activation": "__class__"}, "own": {}},
+        {"kind": "declared", "p": "p(x)", "q": "", "variables": {"x": "normal:6"}, "hidden": [],
+         "activation": {"activation": "Tanh"}, "own": {"p_x": {"network": "exec", "settings": {}}}},
+    ],
+)  # fmt: skip
+def test_recipes_name_nothing_but_models(recipe: Any, tmp_path: Path) -> None:
+    small_run(tmp_path)
+    config = read_record(tmp_path / "config.json")
+    write_record(tmp_path / "config.json", {**config, "model": recipe})
+    with pytest.raises(pg.RunError, match="recipe of the model"):
+        pg.load_run(tmp_path)
+
+
+def test_data_that_changed_since(tmp_path: Path) -> None:
+    file = tmp_path / "data.npy"
+    np.save(file, structured(50).numpy())
+    pg.fit(vae(), pg.load(file), num_epochs=1, run_dir=tmp_path / "run", **QUICK)
+    assert len(pg.load_run(tmp_path / "run").load_data().train) == 35
+    np.save(file, structured(51).numpy()[1:])
+    with pytest.raises(pg.RunError, match=r"has changed since .* was trained: the train data"):
+        pg.load_run(tmp_path / "run").load_data()
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        pg.load_run(tmp_path / "run").load_data()
+    with pytest.raises(pg.RunError, match="trained on arrays, and does not know"):
+        pg.load_run(small_run(tmp_path / "arrays")).load_data()
+
+
+def test_a_disk_that_fills_up_leaves_the_last_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = pg.fit(vae(), structured(40), num_epochs=5, **SETTINGS)
+    write, count = recording.write_tensors, [0]
+
+    def full(path: Path, *rest: Any) -> None:
+        count[0] += 1
+        if count[0] == 4:
+            raise OSError(28, "No space left on device")
+        write(path, *rest)
+
+    monkeypatch.setattr(recording, "write_tensors", full)
+    with pytest.raises(OSError, match="No space left"):
+        pg.fit(vae(), structured(40), num_epochs=5, run_dir=tmp_path, **SETTINGS)
+    assert len(pg.load_run(tmp_path).result.elbo) == 2
+    result = pg.fit(vae(), structured(40), num_epochs=5, run_dir=tmp_path, resume=True, **SETTINGS)
+    assert curves(result) == curves(whole)
+
+
+def test_optimizer_states_that_need_a_pickle(tmp_path: Path) -> None:
+    class Odd(torch.optim.SGD):
+        def state_dict(self) -> Any:
+            return {**super().state_dict(), "odd": object()}
+
+    pair = vae()
+    with pytest.raises(TypeError, match="cannot be stored without a pickle"):
+        pg.fit(pair, structured(16), num_epochs=1, run_dir=tmp_path, optimizer=Odd, **QUICK)
+    assert torch.equal(weights(pair), weights(vae()))
+    assert os.listdir(tmp_path)
