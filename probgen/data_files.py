@@ -25,8 +25,8 @@ def read_file(
     columns: Sequence[str] | None,
     *,
     labels_optional: bool = False,
-) -> Dataset:
-    """The data of a file as x, and its labels as y.
+) -> tuple[Dataset, list[str] | None]:
+    """The data of a file as x, its labels as y, and the columns that make up x.
 
     Args:
         path: ends in .npy, .npz or .csv.
@@ -47,7 +47,11 @@ def read_file(
     if labels is not None and labels_optional and not _has(path, labels):
         labels = None
     read = {".npy": _read_npy, ".npz": _read_npz}.get(path.suffix)
-    x, y = read(path, labels) if read else _read_csv(path, labels, columns)
+    names = None
+    if read is not None:
+        x, y = read(path, labels)
+    else:
+        x, y, names = _read_csv(path, labels, columns)
     if x.dtype.kind not in "fiub":
         raise ValueError(f"load: {path.name} must hold numbers, got an array of {x.dtype}.")
     if x.ndim == 0 or not x.size:
@@ -58,16 +62,17 @@ def read_file(
         x = x[:, None]  # a stack of images gets its channel
     values = {"x": x}
     if y is None:
-        return Dataset(values, name=path.stem)
+        return Dataset(values, name=path.stem), names
     if len(y) != len(x):
         raise ValueError(f"load: {path.name} has {len(x)} data but {len(y)} labels.")
     codes, known, words = _coded(y, path)
-    return Dataset(
+    dataset = Dataset(
         {**values, "y": codes},
         name=path.stem,
         observed={} if known.all() else {"y": torch.from_numpy(known)},
         transformations={"y": words} if words else {},
     )
+    return dataset, names
 
 
 def _has(path: Path, labels: str) -> bool:
@@ -124,7 +129,7 @@ def _numpy_load(path: Path) -> Any:
 
 def _read_csv(
     path: Path, labels: str | None, columns: Sequence[str] | None
-) -> tuple[Array, Array | None]:
+) -> tuple[Array, Array | None, list[str]]:
     import pandas as pd
 
     header = _has_header(path)
@@ -165,7 +170,7 @@ def _read_csv(
                 f"the first in line {int(np.flatnonzero(empty)[0]) + first_line}. Drop those "
                 "lines, or fill them in."
             )
-    return table[chosen].to_numpy(dtype=np.float64), y
+    return table[chosen].to_numpy(dtype=np.float64), y, chosen
 
 
 def _has_header(path: Path) -> bool:

@@ -45,7 +45,7 @@ def build_from_file(path: Path, builder: str, content: bytes) -> LatentVariableM
     """Run a file's content and call its builder; `load_pair` says the rest."""
     shown = f"{path.name}:{builder}"
     digest = hashlib.sha256(content).hexdigest()
-    name = f"probgen_user_{digest[:12]}"
+    name = f"probgen_user_{hashlib.sha256(str(path).encode() + content).hexdigest()[:12]}"
     with _importable(path.parent):
         module = _run(path, content, name)
         made = getattr(module, builder, None)

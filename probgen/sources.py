@@ -66,8 +66,8 @@ def load(
         seed: of splits and stored draws.
         labels: of a file: the column, or the array, with the labels.
         columns: of a .csv file: the columns that make up x; by default all but the labels.
-        split: of a file: validation and test data, as counts or as fractions below one; by
-            default a tenth and a fifth.
+        split: validation and test data, as counts or as fractions below one; of a file by default
+            a tenth and a fifth. MNIST has its own test data, so there the second must be 0.
         levels: of a file with grey levels 0..levels-1: how many; 256 for bytes.
 
     Raises:
@@ -89,19 +89,21 @@ def load(
         path = Path(text).absolute()
         split = (0.1, 0.2) if split is None else _as_split(split)
         source |= {"name": str(path), "labels": labels, "split": list(split), "levels": levels}
-        source |= {"columns": None if columns is None else list(columns)}
-        whole = read_file(path, labels, columns)
+        # Other files are read by these names, whatever the order of their columns.
+        whole, source["columns"] = read_file(path, labels, columns)
         if levels is None and whole["x"].dtype == torch.uint8 and whole["x"].max() > 1:
             levels = 256
         parts = whole.split(validation=split[0], test=split[1], seed=seed)
         default = "none"
     elif text in NAMES:
-        if (labels, columns, split, levels) != (None, None, None, None):
+        if (labels, columns, levels) != (None, None, None):
             raise ValueError(
-                f"load: labels, columns, split and levels are for files; {text} comes with its own."
+                f"load: labels, columns and levels are for files; {text} comes with its own."
             )
+        if split is not None:
+            source["split"] = list(_as_split(split))
         levels, default = DEFAULTS[text]
-        parts = _digits(seed) if text == "digits" else _mnist(seed)
+        parts = _digits(seed, split) if text == "digits" else _mnist(seed, split)
         source |= {"name": text}
         flat = True if flat is None else flat
     else:
@@ -141,7 +143,7 @@ def load_whole(name: str, source: Mapping[str, Any], training: Callable[[], Data
     path = Path(name).absolute()
     if path.suffix not in SUFFIXES:
         raise ValueError(f"load: {name!r} is neither a data set nor a {', '.join(SUFFIXES)} file.")
-    data = read_file(path, source.get("labels"), source.get("columns"), labels_optional=True)
+    data, _ = read_file(path, source.get("labels"), source.get("columns"), labels_optional=True)
     chosen, levels = source.get("transform", "none"), source.get("levels")
     if source.get("name") in NAMES:  # a file like digits or MNIST
         levels, default = DEFAULTS[source["name"]]
@@ -204,15 +206,16 @@ def _as_split(split: Any) -> tuple[float, float]:
     return split[0], split[1]
 
 
-def _digits(seed: int) -> Splits:
+def _digits(seed: int, split: tuple[float, float] | None) -> Splits:
     from sklearn.datasets import load_digits
 
     bundle = load_digits()
     data = Dataset({"x": bundle.data, "y": bundle.target}, name="digits")
-    return data.split(validation=180, test=360, seed=seed)
+    validation, test = (180, 360) if split is None else _as_split(split)
+    return data.split(validation=validation, test=test, seed=seed)
 
 
-def _mnist(seed: int) -> Splits:
+def _mnist(seed: int, split: tuple[float, float] | None) -> Splits:
     folder = _mnist_folder()
 
     def part(prefix: str) -> Dataset:
@@ -221,7 +224,12 @@ def _mnist(seed: int) -> Splits:
         x = torch.from_numpy(images.reshape(len(images), -1).copy())
         return Dataset({"x": x, "y": torch.from_numpy(labels.copy())}, name="mnist")
 
-    train = part("train").split(validation=10_000, seed=seed)
+    validation, test = (10_000, 0) if split is None else _as_split(split)
+    if test:
+        raise ValueError(
+            f"load: MNIST has its own 10,000 test data; split=({validation}, 0) keeps them."
+        )
+    train = part("train").split(validation=validation, seed=seed)
     return Splits(train.train, train.validation, part("t10k"))
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import probgen as pg
-from probgen.files import read_record, write_record
+from probgen.files import read_record, write_record, write_tensors
 from probgen.inference import recording
 from tests.fitting import QUICK, structured, vae, weights
 from tests.pairs import CASES, HandM2, binary, labels
@@ -221,7 +221,9 @@ def test_a_subclass_of_a_library_model_is_not_the_library_model(tmp_path: Path) 
 
 def test_more_epochs_and_early_stops(tmp_path: Path) -> None:
     def make(folder: str | None, epochs: int, **settings: Any) -> pg.FitResult:
-        more = {} if folder is None else {"run_dir": tmp_path / folder, "resume": True}
+        more: dict[str, Any] = (
+            {} if folder is None else {"run_dir": tmp_path / folder, "resume": True}
+        )
         return pg.fit(vae(), structured(40), num_epochs=epochs, **SETTINGS, **settings, **more)
 
     whole = make(None, 7)
@@ -404,7 +406,7 @@ def test_a_disk_that_fills_up_leaves_the_last_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = pg.fit(vae(), structured(40), num_epochs=5, **SETTINGS)
-    write, count = recording.write_tensors, [0]
+    write, count = write_tensors, [0]
 
     def full(path: Path, *rest: Any) -> None:
         count[0] += 1
