@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -279,10 +278,10 @@ def _options(
     pass
 
 
-def main(run: Callable[[], Any] = app) -> None:
+def main() -> None:
     """The `probgen` command: bad input ends with one message and status 2."""
     try:
-        run()
+        app(prog_name="probgen")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # the reader went away, as in `probgen list | head`

@@ -186,14 +186,16 @@ def _sources(
     device: torch.device, dtype: torch.dtype,
 ) -> tuple[Resident | Stream, Resident | None]:  # fmt: skip
     where: dict[str, Any] = {"device": device, "dtype": dtype}
-    held = None
-    if validation is not None:
-        prepared = prepare(pair, validation, owner="fit", **where)
-        held = Resident(prepared, VALIDATION_ROWS, clamp=True)
+    source: Resident | Stream
     if is_stream(data):
-        return Stream(pair, data, where), held
-    prepared = prepare(pair, data, owner="fit", **where)
-    return Resident(prepared, batch_size or BATCH_SIZE, clamp=batch_size is None), held
+        source = Stream(pair, data, where)
+    else:
+        prepared = prepare(pair, data, owner="fit", **where)
+        source = Resident(prepared, batch_size or BATCH_SIZE, clamp=batch_size is None)
+    if validation is None:
+        return source, None
+    prepared = prepare(pair, validation, owner="fit, validation data", **where)
+    return source, Resident(prepared, VALIDATION_ROWS, clamp=True)
 
 
 def _probe(source: Resident | Stream, device: torch.device, pair: LatentVariableModel) -> Tensor:
