@@ -212,6 +212,10 @@ def load_run(
     folder = Path(path)
     try:
         return _read(folder, pair, trust_code)
+    except RunError:
+        raise
+    except ValueError as error:
+        raise RunError(f"{folder}: {error}") from error
     except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
         raise RunError(
             f"{folder} cannot be read: its files do not hold what those of a run do ({error!r})."
