@@ -103,10 +103,10 @@ def draw(rows: list[dict[str, float]], num_samples: int, target: float, *, ax: A
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out/mnist"), help="folder to write to")
-    parser.add_argument("--epochs", type=int, default=330)
+    parser.add_argument("--epochs", type=int, default=290)
     parser.add_argument("--batch-size", type=int, default=200)
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="falls to a hundredth")
-    parser.add_argument("--stages", type=int, default=11, help="points of the curve")
+    parser.add_argument("--stages", type=int, default=10, help="points of the curve")
     parser.add_argument("--samples", type=int, default=1000, help="importance samples a datum")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -9,6 +9,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from probgen.contexts import enough_memory
 from probgen.networks import MLP, NetworkFactory, as_rows
 from probgen.variables import Normal, Variable
 
@@ -81,7 +82,8 @@ class Conditional(nn.Module):
                 )
             shapes = [parent.input_shape for parent in parents.values()]
             if network is None:
-                network = MLP(shapes, variable.output_shape, hidden, activation)
+                with enough_memory("Conditional", "hidden, or the shapes of the variables"):
+                    network = MLP(shapes, variable.output_shape, hidden, activation)
             if not isinstance(network, nn.Module):
                 if not callable(network):
                     raise TypeError(

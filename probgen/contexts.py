@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
@@ -38,6 +40,19 @@ def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+@contextmanager
+def fixed_seeds_of_python(seed: int) -> Iterator[None]:
+    """Likewise for the generators of `random` and of NumPy, which a user's loader may draw from."""
+    before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(numpy_before)  # noqa: NPY002
 
 
 def random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -72,6 +87,14 @@ def evaluation(module: nn.Module) -> Iterator[None]:
         yield
 
 
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "Storage size calculation overflowed",
+)
+"""How torch says it where it has no exception of its own."""
+
+
 @contextmanager
 def enough_memory(owner: str, settings: str) -> Iterator[None]:
     """Running out of memory says which settings lower the need.
@@ -84,7 +107,7 @@ def enough_memory(owner: str, settings: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         text = str(error).strip().split("\n")[0]
         out = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not out and "can't allocate memory" not in text and "not enough memory" not in text:
+        if not out and not any(words in text for words in _OUT_OF_MEMORY):
             raise
         raise MemoryError(
             f"{owner}: out of memory. Lower {settings}, or use a machine with more. ({text[:200]})"
@@ -107,11 +130,11 @@ def as_seed(seed: Any, owner: str) -> int:
     return value
 
 
-def as_count(value: Any, name: str, owner: str, least: int = 1) -> int:
+def as_count(value: Any, name: str, owner: str, least: int = 1, most: int | None = None) -> int:
     """A count as an int; NumPy's integers count.
 
     Raises:
-        ValueError: not an integer, or below `least`.
+        ValueError: not an integer, below `least`, or above `most`.
     """
     try:
         count = operator.index(value)
@@ -119,4 +142,6 @@ def as_count(value: Any, name: str, owner: str, least: int = 1) -> int:
         count = least - 1
     if isinstance(value, bool) or count < least:
         raise ValueError(f"{owner}: {name} must be an int of at least {least}, got {value!r}.")
+    if most is not None and count > most:
+        raise ValueError(f"{owner}: {name} must be at most {most:,}, got {count:,}.")
     return count

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from probgen.checks import check_shape, check_support, convert
 from probgen.conditionals import Conditional
-from probgen.contexts import as_count, as_seed, evaluation, fixed_seed
+from probgen.contexts import as_count, as_seed, enough_memory, evaluation, fixed_seed
 from probgen.formula import product
 from probgen.variables import Variable
 
@@ -177,6 +177,7 @@ class LatentVariableModel(nn.Module):
         Raises:
             ValueError: n below one, or a given variable depends on one that is drawn.
             TypeError: an unknown variable.
+            MemoryError: so many draws do not fit.
         """
         owner = f"{self.name}.sample"
         n = as_count(n, "n", owner)
@@ -185,7 +186,8 @@ class LatentVariableModel(nn.Module):
         fixed: Any = nullcontext()
         if seed is not None:
             fixed = fixed_seed(as_seed(seed, owner), device)
-        with fixed, evaluation(self), pyro.plate("particles", n, dim=-2):
+        particles = pyro.plate("particles", n, dim=-2)
+        with enough_memory(owner, "n"), fixed, evaluation(self), particles:
             trace = poutine.trace(self.model).get_trace(**given)
         drawn = {}
         for name, site in sample_sites(trace).items():

@@ -111,7 +111,7 @@ class Run:
                     f"{name}: its labels are {whole.transformations.get('y') or '0, 1, ...'}, but those "
                     f"of the training data {before or '0, 1, ...'}. Code both alike, as 0, 1, ..."
                 )
-        return Splits(whole, source={**plain, "name": name})
+        return Splits(whole, source={**plain, "name": name, "columns": source.get("columns")})
 
     @property
     def scores(self) -> dict[str, Score]:

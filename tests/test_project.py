@@ -26,7 +26,10 @@ def settings():
     return (pyro.settings.get(), torch.distributions.Distribution._validate_args,
             torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state().tolist())
 before = settings()
-import probgen
+import probgen, probgen.plots
+for package in (probgen, probgen.plots):
+    for name in package.__all__:
+        getattr(package, name)
 assert settings() == before
 heavy = {"matplotlib", "arviz", "sklearn", "rich", "pooch", "xarray", "pandas"} & set(sys.modules)
 assert not heavy, heavy

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probgen.contexts import as_count, as_seed, evaluation, fixed_seed
+from probgen.contexts import as_count, as_seed, enough_memory, evaluation, fixed_seed
 from probgen.data import Dataset
 from probgen.export import pareto_khat
 from probgen.inference.devices import as_device, as_dtype, placed
@@ -28,6 +28,10 @@ ROWS = {"cpu": 4_000, "cuda": 200_000}
 
 WEIGHTS = 500_000
 """Weights kept at a time: a block of data with all its draws, at least one datum."""
+
+
+MOST_SAMPLES = 10**8
+"""All weights of a datum are kept until its diagnostics are made."""
 
 
 def log_marginal_likelihood(
@@ -66,6 +70,7 @@ def log_marginal_likelihood(
     Raises:
         ValueError: data that do not fit the pair, fewer than two samples, or no closed form.
         FloatingPointError: weights that are NaN or +inf, with the data concerned.
+        MemoryError: the device has too little memory; says which setting lowers the need.
 
     Warns:
         UnreliableEstimateWarning: the diagnostics say that the number cannot be trusted.
@@ -91,7 +96,9 @@ def log_marginal_likelihood(
         raise ValueError(
             f'log_marginal_likelihood: method must be "importance" or "exact", got {method!r}.'
         )
-    num_samples = as_count(num_samples, "num_samples", "log_marginal_likelihood", least=2)
+    num_samples = as_count(
+        num_samples, "num_samples", "log_marginal_likelihood", least=2, most=MOST_SAMPLES
+    )
     seed = as_seed(seed, "log_marginal_likelihood")
     target, dtype = as_device(device), as_dtype(precision)
     scored = placed(pair, target, dtype)
@@ -101,7 +108,12 @@ def log_marginal_likelihood(
             f"log_marginal_likelihood: {', '.join(dataset.redrawn)} is binarized anew in every "
             'batch, so a score of it has no fixed data. Store a draw: data.binarized("static").'
         )
-    with evaluation(scored), fixed_seed(seed, target):
+    lower = "num_samples, or score the data in parts"
+    with (
+        enough_memory("log_marginal_likelihood", lower),
+        evaluation(scored),
+        fixed_seed(seed, target),
+    ):
         trace = _first_trace(scored, dataset)
         if method == "exact":
             return Score.closed_form(

@@ -185,10 +185,14 @@ class Score:
         draws = draws or f"K={self.num_samples}"
         head += f", {errors}, ± {self.sampling_error:.2g} test sampling"
         head += f" ({len(self.log_prob)} data, {draws})"
+        scale = (
+            f"  scale add {self.log_jacobian:.2f} nats for the density of the data before scaling"
+        )
+        scaled = [scale] * bool(self.log_jacobian)
         if self.is_exact:
-            return f"{head}; {self._what()}"
+            return "\n".join([f"{head}; {self._what()}", *scaled])
         head += f", bias {self.mean_bias:.2g}; {self._what()}"
-        lines = [head, f"  ESS   {_summary(self.ess, worst=np.min, digits=1)}"]
+        lines = [head, *scaled, f"  ESS   {_summary(self.ess, worst=np.min, digits=1)}"]
         if np.isnan(self.khat).all():
             lines.append("  k̂     not estimated from fewer than 25 samples")
         else:

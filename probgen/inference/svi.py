@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from probgen.contexts import (
     as_count,
@@ -22,19 +19,17 @@ from probgen.contexts import (
     fixed_seed,
     kept_modes,
     quiet_pyro,
-    random_state,
 )
 from probgen.data import Splits
 from probgen.inference.batches import BATCH_SIZE, VALIDATION_ROWS, Resident, Stream, is_stream
 from probgen.inference.devices import as_device, as_dtype
 from probgen.inference.inputs import prepare
-from probgen.inference.nonfinite import TAIL, broken_parameter, explain
+from probgen.inference.loop import Loop
 from probgen.inference.objectives import ELBO, Objective, as_objective
 from probgen.inference.optimizers import make_optimizer, make_scheduler
 from probgen.inference.recording import Recorder, describe_data, described
 from probgen.inference.results import FitResult
 from probgen.pair import LatentVariableModel
-from probgen.progress import Progress
 
 
 def fit(
@@ -148,7 +143,7 @@ def fit(
         try:
             pair.to(device=target, dtype=dtype)
             source, held = _sources(pair, data, validation, batch_size, target, dtype)
-            loop = _Loop(pair, source, held, goal, target, seed)
+            loop = Loop(pair, source, held, goal, target, seed)
             loop.optimizer = make_optimizer(pair, optimizer, learning_rate, target)
             loop.scheduler = make_scheduler(scheduler, loop.optimizer)
             if run_dir is not None:
@@ -205,174 +200,3 @@ def _probe(source: Resident | Stream, device: torch.device, pair: LatentVariable
     with evaluation(pair), fixed_seed(0, device):
         values, masks = source.data.batch(slice(0, 2))
         return ELBO()(pair, values, observed=masks)
-
-
-class _Loop:
-    """The state of one call of fit."""
-
-    optimizer: torch.optim.Optimizer
-    scheduler: Any
-
-    def __init__(
-        self,
-        pair: LatentVariableModel,
-        source: Resident | Stream,
-        held: Resident | None,
-        objective: Objective,
-        device: torch.device,
-        seed: int,
-    ) -> None:
-        self.pair, self.source, self.held = pair, source, held
-        self.objective, self.device, self.seed = objective, device, seed
-        self.result = FitResult(pair, device=str(device))
-        self.best: dict[str, Tensor] | None = None
-        self.recorder: Recorder | None = None
-
-    def run(self, num_epochs: int, patience: int | None, progress: bool) -> FitResult:
-        result, warmup = self.result, getattr(self.objective, "warmup_epochs", 0)
-        done = len(result.elbo)
-        try:
-            with Progress(f"fit {self.pair.name}", num_epochs, progress) as bar:
-                if done:
-                    bar.update(done, "resumed")
-                for epoch in range(done, num_epochs):
-                    waited = epoch - max(result.best_epoch, warmup)
-                    if patience is not None and waited >= patience:
-                        result.stopped = "early"
-                        break
-                    start = time.perf_counter()
-                    weight = min(1.0, (epoch + 1) / warmup) if warmup else 1.0
-                    elbo, num_data = self.epoch(epoch, weight)
-                    bound = None if self.held is None else self.validate()
-                    self.record(elbo, bound, time.perf_counter() - start)
-                    self.step_scheduler(weight)
-                    if self.recorder is not None:
-                        self.recorder.store(self)
-                    bar.update(epoch + 1, self.describe(num_data))
-        except KeyboardInterrupt:
-            result.stopped = "interrupted"
-            if self.recorder is not None:  # the run goes on from its last whole epoch
-                self.recorder.restore(self)
-                result.stopped = "interrupted"
-        if self.best is not None:
-            self.pair.load_state_dict(self.best)
-        else:
-            result.best_epoch = len(result.elbo)
-        if self.recorder is not None:
-            self.recorder.finish(result)
-        return result
-
-    def keep(self, recorder: Recorder) -> None:
-        """Go on from where the run directory is, and write every epoch into it."""
-        self.recorder = recorder
-        recorder.restore(self)
-
-    def epoch(self, epoch: int, weight: float) -> tuple[float, int]:
-        """One pass; the average bound and the number of data."""
-        # On a GPU reading the loss would wait for it, so a whole epoch runs unread and is repeated
-        # with a look at every step only where it went wrong.
-        look = self.device.type == "cpu" or not self.source.can_repeat
-        before = _clone(self.pair.state_dict())
-        optimizer_before = None if look else _clone(self.optimizer.state_dict())
-        try:
-            losses, counts = self.steps(epoch, weight, look)
-            if not look and not bool(losses.isfinite().all()):
-                assert optimizer_before is not None
-                self.pair.load_state_dict(before)
-                self.optimizer.load_state_dict(optimizer_before)
-                losses, counts = self.steps(epoch, weight, look=True)
-            broken = broken_parameter(self.pair)
-            if broken:
-                raise FloatingPointError(
-                    f"fit: at the end of epoch {epoch + 1} {broken}; the gradient of its last step was "
-                    f"not finite.{TAIL}"
-                )
-        except FloatingPointError:
-            self.pair.load_state_dict(self.best if self.best is not None else before)
-            raise
-        sizes = torch.tensor(counts, dtype=torch.float64)
-        return -float((losses.double().cpu() * sizes).sum() / sizes.sum()), sum(counts)
-
-    def steps(self, epoch: int, weight: float, look: bool) -> tuple[Tensor, list[int]]:
-        pair, losses, counts = self.pair, [], []
-        kl_weight = None
-        if weight < 1:
-            kl_weight = torch.full((), weight, device=self.device)
-        with fixed_seed(self.seed * 1_000_003 + epoch, self.device):
-            for index, (values, masks) in enumerate(self.source.batches(shuffle=True)):
-                state = random_state(self.device) if look else None
-                bound = self.objective(pair, values, observed=masks, kl_weight=kl_weight)
-                loss = -bound.mean()
-                if look and not math.isfinite(loss.item()):
-                    assert state is not None
-                    raise FloatingPointError(
-                        explain(
-                            pair,
-                            values,
-                            masks,
-                            state,
-                            self.device,
-                            num_particles=getattr(self.objective, "num_particles", 1),
-                            epoch=epoch + 1,
-                            batch=index + 1,
-                        )
-                    )
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                self.optimizer.step()
-                losses.append(loss.detach())
-                counts.append(len(next(iter(values.values()))))
-        self.result.observed = tuple(name + " (where known)" * (name in masks) for name in values)
-        return torch.stack(losses), counts
-
-    def validate(self) -> float:
-        """The validation bound with full KL weight, on the same noise every epoch."""
-        assert self.held is not None
-        total, count = torch.zeros((), dtype=torch.float64, device=self.device), 0
-        with evaluation(self.pair), fixed_seed(self.seed + 1, self.device):
-            for values, masks in self.held.batches(shuffle=False):
-                total += self.objective(self.pair, values, observed=masks).sum()
-                count += len(next(iter(values.values())))
-        return float(total) / count
-
-    def record(self, elbo: float, bound: float | None, seconds: float) -> None:
-        """Note an epoch, and keep its weights where its validation bound is the best so far."""
-        result = self.result
-        better = bound is not None and math.isfinite(bound)
-        if better and self.best is not None:
-            better = bound > result.validation_elbo[result.best_epoch - 1]  # type: ignore[operator]
-        if better:
-            self.best = _clone(self.pair.state_dict())
-        result.elbo.append(elbo)
-        result.learning_rate.append(float(self.optimizer.param_groups[0]["lr"]))
-        result.seconds.append(seconds)
-        if bound is not None:
-            result.validation_elbo.append(bound)
-        if better:
-            result.best_epoch = len(result.elbo)
-
-    def step_scheduler(self, weight: float) -> None:
-        result = self.result
-        if isinstance(self.scheduler, ReduceLROnPlateau):
-            # During a warm-up the training bound falls because its weight rises.
-            if weight == 1 or result.validation_elbo:
-                self.scheduler.step(-(result.validation_elbo or result.elbo)[-1])
-        elif self.scheduler is not None:
-            self.scheduler.step()
-
-    def describe(self, num_data: int) -> str:
-        result = self.result
-        text = f"ELBO {result.elbo[-1]:.2f}"
-        if result.validation_elbo:
-            text += f"  validation {result.validation_elbo[-1]:.2f}"
-        return f"{text}  {num_data / result.seconds[-1]:,.0f} data/s"
-
-
-def _clone(state: Any) -> Any:
-    if isinstance(state, Tensor):
-        return state.detach().clone()
-    if isinstance(state, Mapping):
-        return {key: _clone(value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return type(state)(_clone(value) for value in state)
-    return state

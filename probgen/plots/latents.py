@@ -142,6 +142,7 @@ def traversals(
     rows: int = 8,
     steps: int = 11,
     span: float = 3.0,
+    labels: Sequence[str] | None = None,
     seed: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
@@ -158,6 +159,7 @@ def traversals(
         rows: how many elements of the latent.
         steps: values from −span to span.
         span: in units of the prior's standard deviation.
+        labels: what the elements of x are called, such as the columns of a table.
         seed: of what is drawn.
         ax: where to draw.
 
@@ -202,7 +204,9 @@ def traversals(
     lines = result[:steps].flatten(1)
     most = (lines.max(0).values - lines.min(0).values).argsort(descending=True, stable=True)[:10]
     for element, colour in zip(most.sort().values, palette(), strict=False):
-        ax.plot(values, lines[:, element], color=colour, label=f"{name}[{int(element)}]")
+        ax.plot(
+            values, lines[:, element], color=colour, label=element_label(name, int(element), labels)
+        )
     ax.set(xlabel=f"{latent}[{int(order[0])}]", ylabel=f"mean of {name}")
     ax.set_title(f"{latent}[{int(order[0])}] varied, the others at a datum's mean")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -231,6 +235,13 @@ def means_given(
     if bool(means.isnan().any()):
         raise ValueError(f"{name} is made of classes, which have no mean to draw.")
     return means.float().cpu()
+
+
+def element_label(name: str, element: int, labels: Sequence[str] | None) -> str:
+    """What a legend calls an element: its label, cut to a legend's width, or its index."""
+    if labels is None or element >= len(labels):
+        return f"{name}[{element}]"
+    return labels[element] if len(labels[element]) <= 24 else labels[element][:23] + "…"
 
 
 def principal_plane(

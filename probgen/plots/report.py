@@ -15,6 +15,7 @@ from probgen.checks import is_class
 from probgen.data import Dataset, Splits
 from probgen.files import make_folder
 from probgen.inference.marginal_likelihood import log_marginal_likelihood
+from probgen.inference.scores import provenance
 from probgen.pair import LatentVariableModel
 from probgen.plots.curves import learning_curve
 from probgen.plots.diagnostics import importance_weights
@@ -118,7 +119,9 @@ def _choose(
         elif is_images:
             pictures["reconstructions"] = partial(reconstructions, pair, few, name=target)
         else:
-            pictures["reconstructions"] = partial(elements, pair, some, name=target)
+            pictures["reconstructions"] = partial(
+                elements, pair, some, name=target, labels=_columns(splits)
+            )
         if any(value is None for value in given.values()):
             skipped["samples"] = f"{', '.join(given)} must be given"
         elif is_images:
@@ -166,7 +169,7 @@ def _choose_latents(
     if _needs_class(pair, some):
         skipped["traversals"] = "the class of the data is not given"
     else:
-        pictures["traversals"] = partial(traversals, pair, some, **where)
+        pictures["traversals"] = partial(traversals, pair, some, labels=_columns(splits), **where)
 
 
 def _choose_weights(
@@ -176,7 +179,8 @@ def _choose_weights(
     import warnings
 
     part = known
-    score = next((s for s in reversed(run.scores.values()) if len(s.log_prob) == len(known)), None)
+    scored = provenance(known, list(known.values))["data_hash"]
+    score = next((s for s in reversed(run.scores.values()) if s.data_hash == scored), None)
     if score is None:
         part = _some(known, QUICK_DATA)
         with warnings.catch_warnings():
@@ -199,6 +203,12 @@ def _choices(pair: LatentVariableModel, name: str) -> torch.Tensor | None:
     if is_class(variable) and not variable.event_shape:
         return torch.arange(variable.num_classes)  # type: ignore[attr-defined]
     return None
+
+
+def _columns(splits: Splits) -> list[str] | None:
+    """The names of a table's columns, where it has names."""
+    columns: list[str] | None = (splits.source or {}).get("columns")
+    return None if columns is None or all(name.isdigit() for name in columns) else columns
 
 
 def _needs_class(pair: LatentVariableModel, data: Dataset) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from probgen.inference.posterior import reconstruct
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import by_name
-from probgen.plots.latents import principal_plane
+from probgen.plots.latents import element_label, principal_plane
 from probgen.plots.style import axes, palette
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def elements(
     *,
     name: str = "x",
     most: int = 10,
+    labels: Sequence[str] | None = None,
     seed: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
@@ -36,6 +38,7 @@ def elements(
         x: the data.
         name: the variable to draw.
         most: how many elements to tell apart by colour.
+        labels: what the elements are called, such as the columns of a table.
         seed: of latents that are drawn.
         ax: where to draw.
     """
@@ -55,7 +58,7 @@ def elements(
         for element, colour in zip(chosen, palette(), strict=False):
             ax.scatter(
                 values[:, element], means[:, element], s=7, color=colour, alpha=0.6, linewidths=0,
-                label=f"{name}[{element}]",
+                label=element_label(name, int(element), labels),
             )  # fmt: skip
         both = np.concatenate([values[:, chosen], means[:, chosen]])
         low, high = np.quantile(both, [0.001, 0.999])
