@@ -186,8 +186,12 @@ class LatentVariableModel(nn.Module):
         fixed: Any = nullcontext()
         if seed is not None:
             fixed = fixed_seed(as_seed(seed, owner), device)
-        particles = pyro.plate("particles", n, dim=-2)
-        with enough_memory(owner, "n"), fixed, evaluation(self), particles:
+        with (
+            enough_memory(owner, "n"),
+            fixed,
+            evaluation(self),
+            pyro.plate("particles", n, dim=-2),
+        ):
             trace = poutine.trace(self.model).get_trace(**given)
         drawn = {}
         for name, site in sample_sites(trace).items():

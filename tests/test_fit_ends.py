@@ -139,18 +139,18 @@ def test_a_run_is_repeatable_to_the_bit() -> None:
 
 def test_repeating_an_epoch_unread_gives_the_same_numbers(monkeypatch: Any) -> None:
     """The path for GPUs, which reads no loss within an epoch, on the CPU."""
-    from probgen.inference import svi
+    from probgen.inference import loop
 
     pair, other = vae(), vae()
     plain = pg.fit(pair, structured(), num_epochs=2, batch_size=16, **QUICK)
-    kept = svi._Loop.steps
+    kept = loop.Loop.steps
     calls: list[bool] = []
 
     def steps(self: Any, epoch: int, weight: float, look: bool) -> Any:
         calls.append(look)
         return kept(self, epoch, weight, look=False)
 
-    monkeypatch.setattr(svi._Loop, "steps", steps)
+    monkeypatch.setattr(loop.Loop, "steps", steps)
     unread = pg.fit(other, structured(), num_epochs=2, batch_size=16, **QUICK)
     assert calls == [True, True] and plain.elbo == unread.elbo
     assert torch.equal(weights(pair), weights(other))

@@ -123,8 +123,9 @@ def test_draws_beside_data() -> None:
     data, drawn = (np.asarray(points.get_offsets()) for points in ax.collections)
     assert data.shape == drawn.shape == (30, 2) and "% of the variance" in ax.get_xlabel()
     assert data[:, 0].var() >= data[:, 1].var() and abs(data.mean(0)).max() < 1e-6
-    _, _, directions = np.linalg.svd((x - x.mean(0)).double())
-    plane = (pair.sample(30, seed=2)["x"] - x.mean(0)).double().numpy() @ directions[:2].T
+    _, _, directions = np.linalg.svd((x - x.mean(0)).double().numpy())
+    centred = (pair.sample(30, seed=2)["x"] - x.mean(0)).double().numpy()
+    plane = centred @ np.asarray(directions)[:2].T
     assert np.allclose(abs(drawn), abs(plane), atol=1e-5)
     single = pg.models.VAE(x=pg.Normal(1), z=pg.Normal(1), hidden=(2,))
     assert pg.plots.draws(single, torch.randn(20, 1)).get_ylabel().startswith("density")
@@ -168,10 +169,8 @@ def test_scatter_without_labels_and_with_many() -> None:
     pair = CASES["VAE"].build()
     assert pg.plots.latent_scatter(pair, binary(10)).get_legend() is None
     ax = pg.plots.latent_scatter(pair, binary(24), torch.arange(24) % 12)
-    looks = {
-        (tuple(c.get_facecolor()[0]), len(c.get_paths()[0].vertices))  # type: ignore[index]
-        for c in ax.collections
-    }
+    points: list[Any] = list(ax.collections)
+    looks = {(tuple(c.get_facecolor()[0]), len(c.get_paths()[0].vertices)) for c in points}
     assert len(looks) == 12
 
 
@@ -179,7 +178,7 @@ def test_page_style_is_gone_afterwards() -> None:
     before = dict(matplotlib.rcParams)
     with pg.plots.page_style(width=3.0):
         ax = pg.plots.images(torch.rand(2, 16))
-        assert ax.figure.get_figwidth() == 3.0 and matplotlib.rcParams["font.size"] == 9
+        assert plt.gcf().get_figwidth() == 3.0 and matplotlib.rcParams["font.size"] == 9
     with pytest.raises(RuntimeError, match="oh"), pg.plots.page_style():
         raise RuntimeError("oh")
     assert dict(matplotlib.rcParams) == before

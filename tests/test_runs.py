@@ -356,6 +356,12 @@ def test_run_directories_that_cannot_be_read(tmp_path: Path) -> None:
         pg.load_run(tmp_path)
     (tmp_path / "metrics.csv").unlink()
     pg.load_run(tmp_path)
+    checkpoint = (tmp_path / "checkpoint.safetensors").read_bytes()
+    (tmp_path / "checkpoint.safetensors").unlink()
+    with pytest.raises(pg.RunError, match=r"checkpoint\.safetensors is gone"):
+        pg.fit(vae(), structured(40), num_epochs=3, run_dir=tmp_path, resume=True, **SETTINGS)
+    pg.load_run(tmp_path)
+    (tmp_path / "checkpoint.safetensors").write_bytes(checkpoint)
     (tmp_path / "weights.safetensors").unlink()
     assert pg.load_run(tmp_path).result.stopped == "interrupted"  # from the checkpoint
     (tmp_path / "checkpoint.safetensors").unlink()
@@ -432,3 +438,22 @@ def test_optimizer_states_that_need_a_pickle(tmp_path: Path) -> None:
         pg.fit(pair, structured(16), num_epochs=1, run_dir=tmp_path, optimizer=Odd, **QUICK)
     assert torch.equal(weights(pair), weights(vae()))
     assert os.listdir(tmp_path)
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_goes_on_there_and_on_a_cpu(tmp_path: Path) -> None:
+    def make(folder: str | None, epochs: int, device: str) -> Tensor:
+        more: dict[str, Any] = (
+            {} if folder is None else {"run_dir": tmp_path / folder, "resume": True}
+        )
+        pair = vae()
+        pg.fit(pair, structured(40), num_epochs=epochs, batch_size=8, learning_rate=1e-2,
+               device=device, progress=False, **more)  # fmt: skip
+        return weights(pair).cpu()
+
+    whole = make(None, 6, "cuda")
+    make("a", 3, "cuda")
+    assert torch.allclose(make("a", 6, "cuda"), whole, rtol=1e-4, atol=1e-5)
+    assert torch.equal(weights(pg.load_run(tmp_path / "a").pair), make("a", 6, "cuda"))
+    make("b", 3, "cuda")
+    assert torch.isfinite(make("b", 6, "cpu")).all()

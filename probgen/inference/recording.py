@@ -159,6 +159,11 @@ class Recorder:
         """Put a training state back to the last whole epoch, or store where a new one begins."""
         path = self.folder / CHECKPOINT
         if not path.exists():
+            if (self.folder / WEIGHTS).exists():
+                raise RunError(
+                    f"{self.folder} has its weights, but {CHECKPOINT} is gone, so the run cannot go on "
+                    "from them. Restore it, or begin another run with these weights in another folder."
+                )
             self.store(state)
             return
         tensors, record = read_tensors(path)
