@@ -288,9 +288,18 @@ def main() -> None:
     except (ValueError, TypeError, OSError, MemoryError, FloatingPointError) as error:
         if os.environ.get("PROBGEN_DEBUG"):
             raise
-        typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
-        typer.echo(str(error) or type(error).__name__, err=True)
-        sys.exit(2)
+        _refuse(str(error) or type(error).__name__)
+    except (ArithmeticError, RuntimeError, LookupError, AttributeError) as error:
+        if os.environ.get("PROBGEN_DEBUG"):
+            raise
+        text = str(error).strip().split("\n")[0]
+        _refuse(f"{type(error).__name__}: {text}\nPROBGEN_DEBUG=1 shows where it comes from.")
+
+
+def _refuse(message: str) -> None:
+    typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
+    typer.echo(message, err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ import torch
 
 import probgen as pg
 from probgen.arguments import assignments, make_pair, transform, two_numbers
-from probgen.contexts import fixed_seed
+from probgen.contexts import enough_memory, fixed_seed
 from probgen.files import make_folder, write_atomically
+from probgen.inference.inputs import variable_names
 from probgen.inference.scores import Score
 from probgen.runs import overview
 
@@ -47,7 +48,8 @@ def train(
         split=None if split is None else two_numbers(split),
         levels=levels,
     )
-    with fixed_seed(seed, torch.device("cpu")):
+    few = enough_memory("train", "the sizes in --var, or --hidden")
+    with few, fixed_seed(seed, torch.device("cpu")):
         pair = make_pair(model, p, q, var or [], hidden, activation, splits.train)
     words = {"elbo": False, "analytic-kl": True}
     if objective not in words:
@@ -128,7 +130,7 @@ def evaluate(
         warnings.simplefilter("ignore", pg.UnreliableEstimateWarning)  # the text says it
         score = pg.log_marginal_likelihood(
             found.pair,
-            chosen.only(*[n for n in chosen.values if n in found.pair.variables]),
+            chosen.only(*[n for n in chosen.values if n in variable_names(found.pair)]),
             num_samples=samples,
             method=method,
             seed=seed,
@@ -136,8 +138,11 @@ def evaluate(
             precision=precision,
             progress=not quiet,
         )
-    name = f"{part if data is None else Path(data).stem}-{'exact' if method == 'exact' else f'K{samples}'}"
+    of = part if data is None or "test" in splits.parts else f"{Path(data).stem}-{score.data_hash}"
+    name = f"{of}-{'exact' if method == 'exact' else f'K{samples}'}"
     name += f"-first{limit}" if limit is not None else ""
+    name += f"-seed{seed}" if seed and method != "exact" else ""
+    name += f"-{precision}" if precision != "float32" else ""
     path = found.save_score(score, name)
     return f"{score!r}\nWritten to {path}", {"run": run, "name": name, **score_record(score)}
 
@@ -237,6 +242,9 @@ def list_runs(folder: Path) -> Answer:
         )
     runs: list[dict[str, Any]] = []
     for config in sorted(folder.rglob("config.json")):
+        beside = {path.suffix for path in config.parent.iterdir()}
+        if ".safetensors" not in beside and b'"run"' not in config.read_bytes():
+            continue  # some other program's
         try:
             runs.append(overview(config.parent))
         except (pg.RunError, KeyError, TypeError) as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,11 +136,23 @@ def _read_csv(
 
     header = _has_header(path)
     try:
-        table = pd.read_csv(path, header=0 if header else None, skipinitialspace=True)
+        how: dict[str, Any] = {"header": 0 if header else None, "skipinitialspace": True}
+        table = pd.read_csv(path, low_memory=False, **how)
+        # Labels are text until all of them turn out to be numbers; a class may be called NA.
+        words = (
+            None if labels is None else pd.read_csv(path, dtype=str, keep_default_na=False, **how)
+        )
     except (ValueError, UnicodeDecodeError, OSError) as error:  # pandas' errors are ValueErrors
         raise ValueError(f"load: {path} cannot be read as a table: {error}") from error
-    table.columns = [str(name).strip() for name in table.columns]
-    names = list(table.columns)
+    names = [str(name).strip() for name in table.columns]
+    if header and _widths_differ(path):
+        raise ValueError(
+            f"load: {path.name} has more cells in a row than its first line has names "
+            f"({len(names)}). Give every column a name."
+        )
+    if len(set(names)) < len(names):
+        raise ValueError(f"load: two columns of {path.name} have the same name; rename one.")
+    table.columns = pd.Index(names)
     described = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     for name in [*(columns or []), *([labels] if labels is not None else [])]:
         if name not in names:
@@ -146,7 +160,7 @@ def _read_csv(
                 f"load: {path.name} has no column {name!r}; its columns are {described}"
                 + ("." if header else " (counted from 0, since its first line is numbers).")
             )
-    y = None if labels is None else table[labels].to_numpy()
+    y = None if words is None else words.iloc[:, names.index(str(labels))].to_numpy(dtype=str)
     chosen = [n for n in (columns or names) if n != labels]
     if not chosen:
         raise ValueError(f"load: {path.name} has no column left beside the labels {labels!r}.")
@@ -171,6 +185,14 @@ def _read_csv(
                 "lines, or fill them in."
             )
     return table[chosen].to_numpy(dtype=np.float64), y, chosen
+
+
+def _widths_differ(path: Path) -> bool:
+    """Whether the second line has more cells than the first: pandas would shift the columns."""
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        rows = csv.reader(stream)
+        first, second = next(rows, []), next(rows, [])
+    return len(second) > len(first)
 
 
 def _has_header(path: Path) -> bool:
@@ -199,6 +221,10 @@ def _coded(y: Array, path: Path) -> tuple[Array, NDArray[np.bool_], str]:
         raise ValueError(
             f"load: the labels of {path.name} have shape {y.shape}, expected ({len(y)},)."
         )
+    if y.dtype.kind not in "fiub":
+        y = np.char.strip(y.astype(str))
+        with contextlib.suppress(ValueError):
+            y = np.where(y == "", "nan", y).astype(np.float64)
     if y.dtype.kind in "fiub":
         known = np.isfinite(y) if y.dtype.kind == "f" else np.ones(len(y), bool)
         values = y[known]
@@ -209,9 +235,8 @@ def _coded(y: Array, path: Path) -> tuple[Array, NDArray[np.bool_], str]:
             )
         values = values.astype(np.int64)
     else:
-        cells = [cell if isinstance(cell, str) else "" for cell in y.tolist()]
-        known = np.array([bool(cell.strip()) for cell in cells], bool)
-        values = np.array(cells)[known]
+        known = y != ""
+        values = y[known]
     kinds, codes = np.unique(values, return_inverse=True)
     if not len(kinds):
         raise ValueError(f"load: no label of {path.name} is known; leave the labels out.")
@@ -220,4 +245,7 @@ def _coded(y: Array, path: Path) -> tuple[Array, NDArray[np.bool_], str]:
     if kinds.dtype.kind == "i" and np.array_equal(kinds, np.arange(len(kinds))):
         return result, known, ""
     listed = ", ".join(f"{code}={kind}" for code, kind in enumerate(kinds[:20]))
-    return result, known, f"y coded {listed}" + (", ..." if len(kinds) > 20 else "")
+    if len(kinds) > 20:
+        digest = hashlib.sha256("\n".join(map(str, kinds)).encode()).hexdigest()[:8]
+        listed += f", ... ({len(kinds)} classes, hash {digest})"
+    return result, known, f"y coded {listed}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import inspect
@@ -19,7 +20,8 @@ from probgen.pair import LatentVariableModel
 def load_pair(spec: str) -> LatentVariableModel:
     """Build a pair by a function of a Python file.
 
-    The file is Python code and is run. Its folder is importable while it runs.
+    The file is Python code and is run. Its folder is importable while it runs. What a run directory
+    compares later is this file; what it imports is not looked at.
 
     Args:
         spec: `my_model.py:build`: the file, and the function without arguments (or the class)
@@ -79,6 +81,7 @@ def build_from_file(path: Path, builder: str, content: bytes) -> LatentVariableM
         raise ValueError(
             f"{shown} returned {type(pair).__name__}, expected a pair (pg.LatentVariableModel)."
         )
+    pair = copy.deepcopy(pair)  # what the file holds on to stays as it is
     vars(pair)["_file"] = {
         "kind": "file",
         "path": str(path),
@@ -115,11 +118,24 @@ def _where(error: Exception, path: Path) -> str:
     return f"{type(error).__name__}: {error}{place}"
 
 
+_helpers: dict[str, Path] = {}
+"""Modules that files imported from their own folders: those of another folder are not theirs."""
+
+
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
+    for name in [name for name, home in _helpers.items() if home != folder]:
+        sys.modules.pop(name, None)
+        del _helpers[name]
+    before = set(sys.modules)
     sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
     try:
         yield
     finally:
+        for name in sys.modules.keys() - before:
+            place = getattr(sys.modules[name], "__file__", None)
+            if place and folder in Path(place).parents and not name.startswith("probgen_user_"):
+                _helpers[name] = folder
         if str(folder) in sys.path:
             sys.path.remove(str(folder))

@@ -119,7 +119,7 @@ def _number(text: str, whole: str) -> int:
 
 def recipe_of(pair: LatentVariableModel) -> Recipe:
     """How to build a pair again; `{"kind": "own"}` where only its author can."""
-    own: Recipe = {"kind": "own", "class": f"{type(pair).__module__}.{type(pair).__qualname__}"}
+    own = own_recipe(pair)
     held = vars(pair)
     if "_file" in held:
         return dict(held["_file"])
@@ -143,6 +143,12 @@ def recipe_of(pair: LatentVariableModel) -> Recipe:
     except _NotPlainError:
         pass
     return own
+
+
+def own_recipe(pair: LatentVariableModel) -> Recipe:
+    """Of a pair that only its author can build: its class and its parts, to compare another with."""
+    name = f"{type(pair).__module__}.{type(pair).__qualname__}"
+    return {"kind": "own", "class": name, "parts": nn.Module.__repr__(pair)}
 
 
 def _plain(value: Any) -> Any:

@@ -37,7 +37,7 @@ from probgen.inference.results import FitResult
 from probgen.inference.scores import Score
 from probgen.pair import LatentVariableModel
 from probgen.pair_files import build_from_file
-from probgen.recipes import build
+from probgen.recipes import build, recipe_of
 from probgen.sources import NAMES, load, load_whole
 
 ARRAYS = ("log_prob", "standard_error", "bias", "ess", "khat")
@@ -64,7 +64,7 @@ class Run:
         return {part: about for part, about in self.config["data"].items() if part != "source"}
 
     def load_data(self) -> Splits:
-        """The data, loaded again and compared with what was trained on.
+        """The data, loaded again; training and test data are compared with what they were.
 
         Raises:
             RunError: the run does not know where they came from, or they have changed.
@@ -99,11 +99,20 @@ class Run:
             RunError: labels whose codes would mean something else than in training.
             ValueError: data that cannot be read or prepared so.
         """
-        source = self.config["data"]["source"] or {}
-        plain = {key: source[key] for key in ("transform", "flat", "seed") if key in source}
+        source = self.config["data"]["source"]
+        if source is not None and name == source["name"]:
+            return self.load_data()
         if name in NAMES:
-            return load(name, **plain)
-        whole = load_whole(name, source, lambda: load(**_with(source, transform="none")).train)
+            raise RunError(
+                f"{self.path} was trained on {self.data['train']['name']}, prepared in its own way, which "
+                f"says nothing about {name}. Save what is to be scored as a file."
+            )
+        if source is None and any(self.data["train"].get("transformations", {}).values()):
+            raise RunError(
+                f"{self.path} was trained on arrays that were prepared in Python; a file cannot be "
+                "prepared alike. Score it there: pg.log_marginal_likelihood(run.pair, data)."
+            )
+        whole = load_whole(name, source or {})
         if "y" in self.pair.variables and "y" in whole.values:
             before = self.data["train"].get("transformations", {}).get("y", "")
             if whole.transformations.get("y", "") != before:
@@ -111,7 +120,8 @@ class Run:
                     f"{name}: its labels are {whole.transformations.get('y') or '0, 1, ...'}, but those "
                     f"of the training data {before or '0, 1, ...'}. Code both alike, as 0, 1, ..."
                 )
-        return Splits(whole, source={**plain, "name": name, "columns": source.get("columns")})
+        columns = None if source is None else source.get("columns")
+        return Splits(whole, source={"name": name, "columns": columns})
 
     @property
     def scores(self) -> dict[str, Score]:
@@ -183,8 +193,8 @@ def load_run(
     """Read a run directory, also of a run that was killed or is still going on.
 
     Declared and library pairs are built again from their names and numbers; nothing is unpickled
-    and no code of the folder is run. A pair from a Python file is built by that file, as long as
-    it is where it was and unchanged.
+    and no code of the folder is run. A pair from a Python file is built by running that file, as
+    long as it is where it was, outside the folder, and unchanged; what it imports is not checked.
 
     Args:
         path: the folder that `fit(run_dir=...)` wrote.
@@ -291,6 +301,12 @@ def _built(
 ) -> LatentVariableModel:
     recipe = config["model"]
     if pair is not None:
+        theirs = recipe_of(pair)
+        if recipe["kind"] != "file" and theirs != recipe:
+            raise RunError(
+                f"{folder} is a run of another pair than the one given: {_named(recipe)} was trained, "
+                f"{_named(theirs)} was given, and classes, settings and parts must be the same."
+            )
         return pair
     if recipe["kind"] == "own":
         raise RunError(
@@ -304,7 +320,9 @@ def _built(
         except ValueError as error:
             raise RunError(f"{folder / CONFIG}: {error}") from error
     original, copy = Path(recipe["path"]), folder / "model.py"
-    for file, allowed in ((original, True), (copy, trust_code)):
+    # A file that comes with the run directory is a stranger's, whatever the configuration says.
+    known = original.is_absolute() and folder.resolve() not in original.resolve().parents
+    for file, allowed in ((original, known or trust_code), (copy, trust_code)):
         if allowed and file.is_file():
             content = file.read_bytes()
             if hashlib.sha256(content).hexdigest() == recipe["sha256"]:
@@ -319,6 +337,13 @@ def _built(
             "(--trust-code)."
         )
     )
+
+
+def _named(recipe: Mapping[str, Any]) -> str:
+    """A recipe in a few words."""
+    if recipe["kind"] == "declared":
+        return f"{recipe['p']}, {recipe['q']} {recipe['variables']}"
+    return str({k: v for k, v in recipe.items() if k in ("class", "arguments", "path", "builder")})
 
 
 def _check_metrics(folder: Path, result: FitResult, ended: bool) -> None:

@@ -6,7 +6,7 @@ import difflib
 import gzip
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -84,36 +84,26 @@ def load(
         listed = ", ".join(f'"{word}"' for word in TRANSFORMS)
         raise ValueError(f"load: transform must be one of {listed}, got {transform!r}.")
     text = os.fspath(name)
-    source: dict[str, Any] = {"transform": transform, "flat": flat, "seed": seed}
-    if Path(text).suffix in SUFFIXES:
-        path = Path(text).absolute()
-        split = (0.1, 0.2) if split is None else _as_split(split)
-        source |= {"name": str(path), "labels": labels, "split": list(split), "levels": levels}
-        # Other files are read by these names, whatever the order of their columns.
-        whole, source["columns"] = read_file(path, labels, columns)
-        if levels is None and whole["x"].dtype == torch.uint8 and whole["x"].max() > 1:
-            levels = 256
-        parts = whole.split(validation=split[0], test=split[1], seed=seed)
-        default = "none"
-    elif text in NAMES:
+    split = None if split is None else _as_split(split)
+    parts, columns = _raw(text, seed, labels, columns, split)
+    source: dict[str, Any] = {"name": text, "transform": transform, "flat": flat, "seed": seed}
+    source["split"] = None if split is None else list(split)
+    if text in NAMES:
         if (labels, columns, levels) != (None, None, None):
             raise ValueError(
                 f"load: labels, columns and levels are for files; {text} comes with its own."
             )
-        if split is not None:
-            source["split"] = list(_as_split(split))
         levels, default = DEFAULTS[text]
-        parts = _digits(seed, split) if text == "digits" else _mnist(seed, split)
-        source |= {"name": text}
         flat = True if flat is None else flat
     else:
-        near = difflib.get_close_matches(text, NAMES, 1)
-        raise ValueError(
-            f"load: unknown data set {text!r}; known are "
-            + " and ".join(f'"{known}"' for known in NAMES)
-            + (f', did you mean "{near[0]}"? ' if near else ". ")
-            + f"A file must end in {', '.join(SUFFIXES)}; for arrays use pg.Dataset({{'x': array}})."
-        )
+        default = "none"
+        x = parts.train["x"]
+        if levels is None and x.dtype == torch.uint8 and transform != "standardize":
+            largest = max(int(part["x"].max()) for part in parts.parts.values())
+            levels = 256 if largest > 1 else None
+        # What was inferred here is stored: other files are not asked anew.
+        source |= {"name": str(Path(text).absolute()), "labels": labels, "levels": levels}
+        source["columns"] = columns
     chosen = default if transform == "default" else transform
     prepared = {
         # Each part has a draw of its own, so that none repeats another's noise.
@@ -121,20 +111,18 @@ def load(
         for index, (part, data) in enumerate(parts.parts.items())
     }
     if chosen == "standardize":
-        x = parts.train["x"].double()
-        mean, scale = x.mean(0), x.std(0, correction=0)
-        prepared = {n: d.standardized(mean=mean, scale=scale) for n, d in parts.parts.items()}
+        moments = _moments(parts.train)
+        prepared = {n: d.standardized(**moments) for n, d in parts.parts.items()}
     shaped = {part: _shaped(data, flat) for part, data in prepared.items()}
     return Splits(**shaped, source=source)
 
 
-def load_whole(name: str, source: Mapping[str, Any], training: Callable[[], Dataset]) -> Dataset:
+def load_whole(name: str, source: Mapping[str, Any]) -> Dataset:
     """All of a file, prepared as `load(**source)` prepares test data.
 
     Args:
         name: the file.
-        source: the arguments of `load` for the training data.
-        training: loads the raw training data, which say how to standardize.
+        source: the arguments of `load` for the training data, as `Splits.source` has them.
 
     Raises:
         ValueError: no file that can be read.
@@ -144,18 +132,48 @@ def load_whole(name: str, source: Mapping[str, Any], training: Callable[[], Data
     if path.suffix not in SUFFIXES:
         raise ValueError(f"load: {name!r} is neither a data set nor a {', '.join(SUFFIXES)} file.")
     data, _ = read_file(path, source.get("labels"), source.get("columns"), labels_optional=True)
-    chosen, levels = source.get("transform", "none"), source.get("levels")
+    chosen, levels, flat = (source.get(key) for key in ("transform", "levels", "flat"))
     if source.get("name") in NAMES:  # a file like digits or MNIST
         levels, default = DEFAULTS[source["name"]]
-        chosen = default if chosen == "default" else chosen
-    chosen = "none" if chosen == "default" else chosen
-    if levels is None and data["x"].dtype == torch.uint8 and data["x"].max() > 1:
-        levels = 256
-    data = _transformed(data, chosen, levels, 1000 * int(source.get("seed", 0)) + 2, False)
+        chosen, flat = (default if chosen == "default" else chosen), flat is None or flat
+    seed = int(source.get("seed", 0))
     if chosen == "standardize":
-        x = training()["x"].double()
-        data = data.standardized(mean=x.mean(0), scale=x.std(0, correction=0))
-    return _shaped(data, source.get("flat"))
+        split = source.get("split")
+        raw, _ = _raw(
+            source["name"], seed, source.get("labels"), source.get("columns"),
+            None if split is None else tuple(split),
+        )  # fmt: skip
+        data = data.standardized(**_moments(raw.train))
+    elif chosen not in (None, "default") or levels is not None:
+        chosen = "none" if chosen in (None, "default") else chosen
+        data = _transformed(data, chosen, levels, 1000 * seed + 2, False)
+    return _shaped(data, flat)
+
+
+def _raw(
+    name: str, seed: int, labels: str | None, columns: Sequence[str] | None,
+    split: tuple[float, float] | None,
+) -> tuple[Splits, list[str] | None]:  # fmt: skip
+    """The parts as they are on the disk, and the columns that make up x."""
+    if name in NAMES:
+        parts = _digits(seed, split) if name == "digits" else _mnist(seed, split)
+        return parts, None if columns is None else list(columns)
+    if Path(name).suffix in SUFFIXES:
+        validation, test = (0.1, 0.2) if split is None else split
+        whole, names = read_file(Path(name).absolute(), labels, columns)
+        return whole.split(validation=validation, test=test, seed=seed), names
+    near = difflib.get_close_matches(name, NAMES, 1)
+    raise ValueError(
+        f"load: unknown data set {name!r}; known are "
+        + " and ".join(f'"{known}"' for known in NAMES)
+        + (f', did you mean "{near[0]}"? ' if near else ". ")
+        + f"A file must end in {', '.join(SUFFIXES)}; for arrays use pg.Dataset({{'x': array}})."
+    )
+
+
+def _moments(data: Dataset) -> dict[str, Any]:
+    x = data["x"].double()
+    return {"mean": x.mean(0), "scale": x.std(0, correction=0)}
 
 
 def _transformed(
@@ -173,8 +191,19 @@ def _transformed(
         return data.dequantized(levels=levels, seed=seed)
     if levels is not None:
         words = {**data.transformations, "x": "x grey, from 0 to 1"}
-        grey = data["x"].float() / (levels - 1)
-        data = replace(data, values={**data.values, "x": grey}, transformations=words)
+        x = data["x"].double()
+        if bool(((x != x.round()) | (x < 0) | (x >= levels)).any()):
+            raise ValueError(
+                f"load: {data.name} must hold whole grey levels 0..{levels - 1}, got values from "
+                f"{x.min():.4g} to {x.max():.4g}; say how many there are, as in levels=256."
+            )
+        jacobian = -math.prod(x.shape[1:]) * math.log(levels - 1)
+        data = replace(
+            data,
+            values={**data.values, "x": (x / (levels - 1)).float()},
+            transformations=words,
+            log_jacobians={**data.log_jacobians, "x": jacobian},
+        )
     if chosen == "none":
         return data
     how: Any = chosen if training else "static"
@@ -203,6 +232,8 @@ def _as_split(split: Any) -> tuple[float, float]:
         raise ValueError(
             f"load: split must be two numbers, validation and test data, such as (0.1, 0.2), got {split!r}."
         )
+    if not all(isinstance(part, (int, float)) and 0 <= part < math.inf for part in split):
+        raise ValueError(f"load: split must be counts or shares from 0, got {split!r}.")
     return split[0], split[1]
 
 
@@ -211,7 +242,7 @@ def _digits(seed: int, split: tuple[float, float] | None) -> Splits:
 
     bundle = load_digits()
     data = Dataset({"x": bundle.data, "y": bundle.target}, name="digits")
-    validation, test = (180, 360) if split is None else _as_split(split)
+    validation, test = (180, 360) if split is None else split
     return data.split(validation=validation, test=test, seed=seed)
 
 
@@ -224,7 +255,7 @@ def _mnist(seed: int, split: tuple[float, float] | None) -> Splits:
         x = torch.from_numpy(images.reshape(len(images), -1).copy())
         return Dataset({"x": x, "y": torch.from_numpy(labels.copy())}, name="mnist")
 
-    validation, test = (10_000, 0) if split is None else _as_split(split)
+    validation, test = (10_000, 0) if split is None else split
     if test:
         raise ValueError(
             f"load: MNIST has its own 10,000 test data; split=({validation}, 0) keeps them."

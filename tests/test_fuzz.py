@@ -159,7 +159,13 @@ def test_configurations(run: Path, data: Any) -> None:
         except pg.RunError as error:
             says_why(error)
         else:
-            assert found.pair.sample(1)["x"].shape == (1, 6)
+            whole = pg.load_run(run)
+            assert found.result.elbo == whole.result.elbo
+            assert repr(found.pair) == repr(whole.pair)
+            state = whole.pair.state_dict()
+            assert all(
+                torch.equal(t.to(state[n]), state[n]) for n, t in found.pair.state_dict().items()
+            )
 
 
 ARRAYS = hnp.arrays(

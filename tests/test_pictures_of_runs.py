@@ -82,7 +82,7 @@ def test_traversals_of_tables_are_lines() -> None:
     expected = mean_at(pair, moved)
     assert len(ax.get_lines()) == 6 and ax.get_xlabel() == f"z[{element}]"
     for index, line in enumerate(ax.get_lines()):
-        assert np.allclose(line.get_ydata(), expected[:, index], atol=1e-6)  # type: ignore[arg-type]
+        assert np.allclose(line.get_ydata(), expected[:, index], atol=1e-6)
         assert line.get_label() == names[index]
 
 
@@ -177,7 +177,7 @@ def test_scatter_without_labels_and_with_many() -> None:
 def test_page_style_is_gone_afterwards() -> None:
     before = dict(matplotlib.rcParams)
     with pg.plots.page_style(width=3.0):
-        ax = pg.plots.images(torch.rand(2, 16))
+        pg.plots.images(torch.rand(2, 16))
         assert plt.gcf().get_figwidth() == 3.0 and matplotlib.rcParams["font.size"] == 9
     with pytest.raises(RuntimeError, match="oh"), pg.plots.page_style():
         raise RuntimeError("oh")

@@ -44,7 +44,7 @@ from probgen.files import (
 )
 from probgen.inference.results import FitResult
 from probgen.pair import LatentVariableModel
-from probgen.recipes import build, recipe_of
+from probgen.recipes import build, own_recipe, recipe_of
 
 FORMAT = 1
 CONFIG, CHECKPOINT, WEIGHTS, METRICS = (
@@ -127,7 +127,7 @@ class Recorder:
             part.unlink(missing_ok=True)
         self.config = read_config(self.folder)
         self._compare(recipe, settings, data)
-        self.config |= {"settings": dict(settings), "model": recipe}
+        self.config |= {"settings": dict(settings), "model": recipe, "data": dict(data)}
         self.config["resumed"].append(now)
         write_record(path, self.config)
 
@@ -142,7 +142,7 @@ class Recorder:
         before = self.config["settings"]
         what += [(n, before.get(n), settings[n]) for n in settings if n not in FREE]
         hashes = [
-            {part: described["hash"] for part, described in d.items() if part != "source"}
+            {part: _compared(about) for part, about in d.items() if part != "source"}
             for d in (self.config["data"], data)
         ]
         what.append(("data", hashes[0], hashes[1]))
@@ -174,7 +174,9 @@ class Recorder:
         state.optimizer.load_state_dict(unpack(record["optimizer"], tensors))
         if state.scheduler is not None:
             state.scheduler.load_state_dict(unpack(record["scheduler"], tensors))
+        device = state.result.device
         set_progress(state.result, record["progress"])
+        state.result.device = device
         self._write_metrics(state.result)
         (self.folder / WEIGHTS).unlink(missing_ok=True)  # they come anew when the run ends
 
@@ -217,12 +219,14 @@ class Recorder:
         self._lock = (self.folder / ".lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self.close()
             raise RunError(
                 f"{self.folder} is in use: another process trains in it. Wait for it, or choose "
                 "another folder."
             ) from None
+        except OSError:  # a file system without locks
+            self.close()
 
     def close(self) -> None:
         """Let others use the folder."""
@@ -243,7 +247,7 @@ def _checked_recipe(pair: LatentVariableModel, probe: Probe) -> dict[str, Any]:
         except (ValueError, RuntimeError, TypeError):
             same = False
         if not same:
-            return {"kind": "own", "class": f"{type(pair).__module__}.{type(pair).__qualname__}"}
+            return own_recipe(pair)
     return recipe
 
 
@@ -340,6 +344,10 @@ def describe_data(train: Any, validation: Any, splits: Splits | None) -> dict[st
     return {"source": dict(splits.source) if splits and splits.source else None, **described}
 
 
+def _compared(about: Mapping[str, Any]) -> list[Any]:
+    return [about["hash"], *about.get("transformations", {}).values(), *about.get("redrawn", [])]
+
+
 def _describe_part(part: Any) -> dict[str, Any]:
     if not isinstance(part, Dataset):
         return {"name": type(part).__name__, "size": None, "hash": None}
@@ -348,6 +356,7 @@ def _describe_part(part: Any) -> dict[str, Any]:
         "size": len(part),
         "shapes": {name: list(value.shape[1:]) for name, value in part.values.items()},
         "transformations": dict(part.transformations),
+        "redrawn": list(part.redrawn),
         "hash": fingerprint(part.values, part.observed),
     }
 
@@ -362,7 +371,11 @@ def described(value: Any) -> Any:
     if isinstance(value, type) or hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     text = repr(value)
-    return f"{type(value).__module__}.{type(value).__qualname__}" if " at 0x" in text else text
+    if " at 0x" not in text:
+        return text
+    held = {k: v for k, v in vars(value).items() if isinstance(v, (str, int, float))}
+    parts = ", ".join(f"{key}={part}" for key, part in sorted(held.items()))
+    return f"{type(value).__module__}.{type(value).__qualname__}({parts})"
 
 
 def _circumstances() -> dict[str, Any]:

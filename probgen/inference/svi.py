@@ -83,7 +83,8 @@ def fit(
         run_dir: a folder to keep the run in: configuration, weights, metrics, figures, and after
             every epoch a checkpoint, so that nothing is lost to a crash. `pg.load_run` reads it.
         resume: go on with the run in `run_dir` from its last whole epoch, to the same weights to
-            the bit on a CPU; begin it where there is none yet. Only `num_epochs`, `patience` and
+            the bit on a CPU (if an iterable of batches gives the same ones in an epoch); begin it
+            where there is none yet. Only `num_epochs`, `patience` and
             `device` may differ from before.
         progress: show a progress bar.
 

@@ -34,9 +34,11 @@ def learning_curve(result: FitResult, *, ax: Axes | None = None) -> Axes:
             markersize=4, label=f"weights kept (epoch {result.best_epoch})",
         )  # fmt: skip
     late = np.concatenate([np.asarray(c)[len(c) // 20 :] for c in curves])
-    top = max(max(c) for c in curves)
-    margin = 0.05 * (top - late.min()) or 1.0
-    ax.set_ylim(late.min() - margin, top + margin)
+    late, every = late[np.isfinite(late)], np.concatenate(curves)
+    if len(late):  # a bound that is not finite is not drawn
+        top = every[np.isfinite(every)].max()
+        margin = 0.05 * (top - late.min()) or 1.0
+        ax.set_ylim(late.min() - margin, top + margin)
     ax.set(xlabel="epoch", ylabel=f"ELBO ({NATS})", title=f"Learning curve of {result.pair.name}")
     ax.legend(frameon=False)
     return ax

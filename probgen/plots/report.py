@@ -14,6 +14,7 @@ import torch
 from probgen.checks import is_class
 from probgen.data import Dataset, Splits
 from probgen.files import make_folder
+from probgen.inference.inputs import variable_names
 from probgen.inference.marginal_likelihood import log_marginal_likelihood
 from probgen.inference.scores import provenance
 from probgen.pair import LatentVariableModel
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 FORMATS = ("png", "pdf", "svg")
 QUICK_DATA, QUICK_SAMPLES = 500, 500
 """Data and importance samples of the diagnostics where no score was saved."""
+
+
+NAMES_OF_PICTURES = (
+    "learning_curve", "reconstructions", "samples", "latent_scatter", "manifold", "traversals",
+    "importance_weights",
+)  # fmt: skip
 
 
 @dataclass
@@ -101,8 +108,15 @@ def _choose(
         pictures["learning_curve"] = partial(learning_curve, run.result)
     else:
         skipped["learning_curve"] = "the run ended before its first epoch"
-    known = held.only(*[n for n in held.values if n in pair.variables])
-    target = next((n for n in pair.data_names if n in held.values and n != "y"), "x")
+    for name in held.redrawn:  # training data; a picture is of one stored draw
+        held = held.binarized("static", name)
+    known = held.only(*[n for n in held.values if n in variable_names(pair)])
+    target = next((n for n in pair.data_names if n in held.values and n != "y"), None)
+    if target is None or not pair.factors("p"):
+        for name in NAMES_OF_PICTURES:
+            skipped.setdefault(name, "the pair does not say by conditionals what its data are")
+        _choose_weights(run, known, "x", False, pictures, progress)
+        return pictures, {name: why for name, why in skipped.items() if name not in pictures}
     variable = pair.variables[target]
     given: dict[str, Any] = {n: _choices(pair, n) for n in pair.input_names}
     is_images = _is_images(held, target, splits)
