@@ -106,7 +106,8 @@ def draw(rows: list[dict[str, float]], num_samples: int, target: float, *, ax: A
     ax.axhline(target, color="black", linewidth=0.8, linestyle="--")
     ax.annotate(f"{target}", (minutes[0], target), xytext=(0, 3), textcoords="offset points")
     low = np.quantile([row["elbo"] for row in rows], 0.15)
-    ax.set(xlabel="minutes of training", ylabel="nats a datum", ylim=(low, target + 1.5))
+    top = max(row["log_prob"] for row in rows)
+    ax.set(xlabel="minutes of training", ylabel="nats a datum", ylim=(low, max(top, target) + 0.5))
     ax.set_title("784-200-200-50 tanh VAE on dynamically binarized MNIST")
     ax.legend(frameon=False, loc="lower right")
     return ax
