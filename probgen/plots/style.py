@@ -25,7 +25,7 @@ def page_style(width: float = 5.5) -> AbstractContextManager[None]:
         >>> import probgen as pg
         >>> with pg.plots.page_style(width=3.3):
         ...     ax = pg.plots.images([[0.0, 1.0, 1.0, 0.0]])
-        >>> ax.figure.get_figwidth()
+        >>> float(ax.figure.get_figwidth())
         3.3
     """
     import matplotlib
