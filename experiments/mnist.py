@@ -29,7 +29,7 @@ import torch
 import probgen as pg
 from probgen.plots.style import axes, save
 
-CURVE_DATA = 2000
+CURVE_DATA, CURVE_SAMPLES = 2000, 1000
 
 
 def make(seed: int, data: pg.Splits | None = None) -> pg.models.VAE:
@@ -63,7 +63,7 @@ def train(arguments: argparse.Namespace, data: pg.Splits) -> pg.FitResult:
             continue
         result = pg.fit(
             pair, data, num_epochs=end, batch_size=arguments.batch_size, learning_rate=rate,
-            scheduler=decay, seed=arguments.seed, run_dir=run, resume=True,
+            scheduler=decay, seed=arguments.seed, compile=True, run_dir=run, resume=True,
         )  # fmt: skip
         if result.stopped == "interrupted":
             raise SystemExit("Stopped. The same command goes on.")
@@ -73,7 +73,7 @@ def train(arguments: argparse.Namespace, data: pg.Splits) -> pg.FitResult:
     return result
 
 
-def curve(out: Path, data: pg.Dataset, num_samples: int) -> list[dict[str, float]]:
+def curve(out: Path, data: pg.Dataset) -> list[dict[str, float]]:
     """Test log p(x) of the weights after each stage, against minutes of training."""
     from probgen.files import read_tensors
 
@@ -82,7 +82,7 @@ def curve(out: Path, data: pg.Dataset, num_samples: int) -> list[dict[str, float
         tensors, record = read_tensors(path)
         pair = make(0)
         pair.load_state_dict({n.removeprefix("pair/"): t for n, t in tensors.items()})
-        score = pg.log_marginal_likelihood(pair, few, num_samples=num_samples)
+        score = pg.log_marginal_likelihood(pair, few, num_samples=CURVE_SAMPLES)
         progress = record["progress"]
         rows.append(
             {
@@ -96,12 +96,12 @@ def curve(out: Path, data: pg.Dataset, num_samples: int) -> list[dict[str, float
     return rows
 
 
-def draw(rows: list[dict[str, float]], num_samples: int, target: float, *, ax: Any = None) -> Any:
+def draw(rows: list[dict[str, float]], target: float, *, ax: Any = None) -> Any:
     """Nats against minutes."""
     ax = axes(ax)
     minutes = [row["minutes"] for row in rows]
     ax.plot(minutes, [row["elbo"] for row in rows], "o-", ms=3, label="ELBO, training data")
-    label = f"log p(x) >=, K = {num_samples}, {CURVE_DATA:,} test images"
+    label = f"log p(x) >=, K = {CURVE_SAMPLES}, {CURVE_DATA:,} test images"
     ax.plot(minutes, [row["log_prob"] for row in rows], "o-", ms=3, label=label)
     ax.axhline(target, color="black", linewidth=0.8, linestyle="--")
     ax.annotate(f"{target}", (minutes[0], target), xytext=(0, 3), textcoords="offset points")
@@ -139,14 +139,14 @@ def main() -> None:
     run.save_score(score, f"test-K{arguments.samples}")
     print(f"\n{score}\n\n{minutes:.1f} minutes in all, {sum(result.seconds) / 60:.1f} of training, "
           f"{torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")  # fmt: skip
-    rows = curve(out, test, arguments.samples)
+    rows = curve(out, test)
     print("\nepoch  minutes  training ELBO  test log p(x) >=")
     for row in rows:
         print(
             f"{row['epoch']:5d}  {row['minutes']:7.1f}  {row['elbo']:13.2f}  {row['log_prob']:16.2f}"
         )
     (out / "curve.json").write_text(json.dumps(rows, indent=2) + "\n")
-    save(out / "curve.png", draw, rows, arguments.samples, -89.0)
+    save(out / "curve.png", draw, rows, -89.0)
     pg.plots.report(run)
 
 

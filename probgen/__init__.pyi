@@ -7,6 +7,7 @@ from .data import Splits as Splits
 from .declare import declare as declare
 from .files import RunError as RunError
 from .formula import FormulaError as FormulaError
+from .inference.capture import CaptureWarning as CaptureWarning
 from .inference.marginal_likelihood import log_marginal_likelihood as log_marginal_likelihood
 from .inference.objectives import ELBO as ELBO
 from .inference.posterior import encode as encode

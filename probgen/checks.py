@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from probgen.variables import Variable
+
+BLOCK = 4096
+"""Rows that are checked at a time."""
 
 
 def check_shape(value: Tensor, variable: Variable, name: str, owner: str, model: str) -> None:
@@ -53,17 +57,16 @@ def check_support(
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     if value.is_floating_point():
-        rows = _wrong_rows(value.isfinite(), mask)
+        rows = _wrong_rows(value, torch.isfinite, mask)
         if rows is not None:
             raise ValueError(
                 f"{owner}: {name} has NaN or infinite values in {int(rows.sum())} of {len(value)} "
                 f"data, the first in row {int(rows.nonzero()[0])}. Drop or impute them."
             )
-    real = value if value.is_floating_point() else value.double()
-    rows = _wrong_rows(support.check(real), mask)
+    rows = _wrong_rows(value, lambda part: support.check(_real(part)), mask)
     if rows is None:
         return
-    seen = real if mask is None else real[mask]
+    seen = _real(value if mask is None else value[mask])
     expected, hint = _expected(support, name)
     raise ValueError(
         f"{owner}: {name} has values outside its support (min {seen.min():.4g}, max "
@@ -72,12 +75,17 @@ def check_support(
     )
 
 
-def _wrong_rows(right: Tensor, mask: Tensor | None) -> Tensor | None:
+def _real(value: Tensor) -> Tensor:
+    return value if value.is_floating_point() else value.double()
+
+
+def _wrong_rows(
+    value: Tensor, right: Callable[[Tensor], Tensor], mask: Tensor | None
+) -> Tensor | None:
     """Which rows have a wrong element, or `None` where none has."""
-    wrong = ~right
-    if not bool(wrong.any()):
-        return None
-    rows = wrong.reshape(len(wrong), -1).any(1)
+    # Block by block: masks of all the data would take as much memory as the data.
+    blocks = [~right(block).reshape(len(block), -1).all(1) for block in value.split(BLOCK)]
+    rows = torch.cat(blocks)
     if mask is not None:
         rows = rows & mask
     return rows if bool(rows.any()) else None

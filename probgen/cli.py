@@ -78,6 +78,14 @@ Trust = Annotated[
 ]  # fmt: skip
 
 
+Precision = Annotated[
+    str, typer.Option(help="float32; bf16 (coarse matrix products, faster on new hardware); float64.")
+]  # fmt: skip
+Compile = Annotated[
+    bool | None, typer.Option("--compile/--no-compile", help="Machine code of a step; by default where it pays.")
+]  # fmt: skip
+
+
 @app.command(epilog="Example: probgen train vae --data digits --var z=normal:16 --epochs 200")
 def train(
     model: Annotated[
@@ -121,8 +129,12 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better validation.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    precision: Precision = "float32",
+    compile: Compile = None,
     device: Device = "auto",
+    devices: Annotated[
+        int, typer.Option(help="GPUs, or processes of a CPU, that share each step.")
+    ] = 1,
     seed: Seed = 0,
     binarize: Binarize = None,
     dequantize: Dequantize = False,
@@ -143,7 +155,7 @@ def train(
     """Train a model on data, into a run directory that survives a crash."""
     from probgen import commands
 
-    options = {name: value for name, value in locals().items() if name != "commands"}
+    options = {name: value for name, value in locals().items() if name not in ("commands", "json")}
     _show(commands.train(**options), json)
 
 
@@ -155,11 +167,18 @@ def evaluate(
     method: Annotated[
         str, typer.Option(help="importance, or exact where there is a closed form.")
     ] = "importance",
+    draws: Annotated[
+        str, typer.Option(help="iid, or rqmc: scrambled Sobol points, for few Gaussian latents.")
+    ] = "iid",
     data: Data = None,
     limit: Annotated[int | None, typer.Option(help="Score only the first so many data.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    devices: Annotated[
+        int, typer.Option(help="GPUs, or processes of a CPU, that share the data.")
+    ] = 1,
+    precision: Precision = "float32",
+    compile: Compile = None,
     trust_code: Trust = False,
     quiet: Quiet = False,
     json: Json = False,

@@ -17,9 +17,10 @@ import probgen as pg
 from probgen.arguments import assignments, make_pair, transform, two_numbers
 from probgen.contexts import enough_memory, fixed_seed
 from probgen.files import make_folder, write_atomically
-from probgen.inference.inputs import variable_names
+from probgen.inference.inputs import known_part
 from probgen.inference.scores import Score
 from probgen.runs import overview
+from probgen.text import aligned
 
 Answer = tuple[str, dict[str, Any]]
 
@@ -29,10 +30,11 @@ def train(
     model: str | None, data: str | None, p: str | None, q: str | None, var: Sequence[str] | None,
     hidden: str | None, activation: str | None, epochs: int, batch_size: int | None,
     learning_rate: float, schedule: str, objective: str, particles: int, warmup: int,
-    patience: int | None, precision: str, device: str, seed: int, binarize: str | None,
+    patience: int | None, precision: str, compile: bool | None, device: str, devices: int,
+    seed: int, binarize: str | None,
     dequantize: bool, standardize: bool, levels: int | None, split: str | None,
     labels_column: str | None, columns: str | None, run_dir: Path | None, resume: bool,
-    quiet: bool, json: bool,
+    quiet: bool,
 ) -> Answer:  # fmt: skip
     """`pg.fit` of a model made of text."""
     if data is None:
@@ -61,7 +63,7 @@ def train(
         )
     elif schedule != "constant":
         raise ValueError(f"--schedule must be constant or cosine, got {schedule!r}.")
-    known = [name for name in pair.variables if name in splits.train.values]
+    known = list(known_part(pair, splits.train).values)
     result = pg.fit(
         pair,
         splits,
@@ -72,7 +74,9 @@ def train(
         scheduler=scheduler,
         patience=patience,
         precision=precision,
+        compile="auto" if compile is None else compile,
         device=device,
+        devices=devices,
         seed=seed,
         run_dir=(folder := run_dir or _new_folder(pair.name, splits.train.name)),
         resume=resume,
@@ -105,8 +109,9 @@ def train(
 
 
 def evaluate(
-    *, run: Path, samples: int, part: str, method: Any, data: str | None, limit: int | None,
-    seed: int, device: str, precision: str, trust_code: bool, quiet: bool,
+    *, run: Path, samples: int, part: str, method: Any, draws: Any, data: str | None,
+    limit: int | None, seed: int, device: str, devices: int, precision: str, compile: bool | None,
+    trust_code: bool, quiet: bool,
 ) -> Answer:  # fmt: skip
     """`pg.log_marginal_likelihood` of a run's pair."""
     import warnings
@@ -118,10 +123,7 @@ def evaluate(
     if part not in splits.parts:
         raise ValueError(f"--part must be one of {', '.join(splits.parts)}, got {part!r}.")
     chosen = splits.parts[part]
-    if chosen.redrawn:  # the training data; what is scored is one stored draw
-        chosen = functools.reduce(
-            lambda d, name: d.binarized("static", name, seed=seed), chosen.redrawn, chosen
-        )
+    chosen = known_part(found.pair, chosen).stored(seed=seed)
     if limit is not None:
         if limit < 1:
             raise ValueError(f"--limit must be at least 1, got {limit}.")
@@ -130,18 +132,22 @@ def evaluate(
         warnings.simplefilter("ignore", pg.UnreliableEstimateWarning)  # the text says it
         score = pg.log_marginal_likelihood(
             found.pair,
-            chosen.only(*[n for n in chosen.values if n in variable_names(found.pair)]),
+            chosen,
             num_samples=samples,
             method=method,
+            draws=draws,
             seed=seed,
             device=device,
+            devices=devices,
             precision=precision,
+            compile="auto" if compile is None else compile,
             progress=not quiet,
         )
     of = part if data is None or "test" in splits.parts else f"{Path(data).stem}-{score.data_hash}"
     name = f"{of}-{'exact' if method == 'exact' else f'K{samples}'}"
     name += f"-first{limit}" if limit is not None else ""
     name += f"-seed{seed}" if seed and method != "exact" else ""
+    name += f"-{draws}" if draws != "iid" and method != "exact" else ""
     name += f"-{precision}" if precision != "float32" else ""
     path = found.save_score(score, name)
     return f"{score!r}\nWritten to {path}", {"run": run, "name": name, **score_record(score)}
@@ -259,15 +265,7 @@ def list_runs(folder: Path) -> Answer:
             found["run"], found.get("model", "-"), found.get("data", "-"),
             str(found.get("epochs", "-")), *shown, found["status"],
         ))  # fmt: skip
-    widths = [max(len(row[i]) for row in rows) for i in range(6)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(w) if i < 3 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row[:6], widths, strict=True))
-        ]
-        lines.append("  ".join([*cells, row[6]]).rstrip())
-    return "\n".join(lines), {"runs": runs}
+    return "\n".join(aligned(rows, left={0, 1, 2, 6})[0]), {"runs": runs}
 
 
 def _new_folder(model: str, data: str) -> Path:

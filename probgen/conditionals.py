@@ -153,8 +153,11 @@ class Conditional(nn.Module):
                 )
             inputs.append(variable.embed(value, dtype))
         if getattr(self.network, "leading_dims", False):
-            return cast(Tensor, self.network(*inputs))
-        return self._call_on_rows(inputs)
+            outputs = cast(Tensor, self.network(*inputs))
+        else:
+            outputs = self._call_on_rows(inputs)
+        # Where matrix products are taken in fewer bits, densities are not.
+        return outputs.to(dtype)
 
     def _call_on_rows(self, inputs: Sequence[Tensor]) -> Tensor:
         """A user's module sees one batch dim, as ordinary PyTorch modules expect."""

@@ -6,6 +6,7 @@ import operator
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,24 @@ def quiet_pyro() -> Iterator[None]:
         yield
 
 
+_CAPTURING = ContextVar("capturing", default=False)
+
+
+@contextmanager
+def capturing() -> Iterator[None]:
+    """While a step is being captured: no tensor can be read, and elementwise operations are fused."""
+    token = _CAPTURING.set(True)
+    try:
+        yield
+    finally:
+        _CAPTURING.reset(token)
+
+
+def is_capturing() -> bool:
+    """Whether a step is being captured."""
+    return _CAPTURING.get()
+
+
 @contextmanager
 def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
     """Run under a seed of its own; the random states are put back afterwards.
@@ -40,6 +59,16 @@ def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def shift_seed(by: int, device: torch.device) -> None:
+    """Other noise, within `fixed_seed`, for each of several processes; 0 changes nothing."""
+    if by:
+        seed = (torch.default_generator.initial_seed() + by * 2**42) % 2**63
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
 
 
 @contextmanager

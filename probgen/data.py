@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ class Dataset:
         transformations: what was done to each variable's raw data, in words.
         log_jacobians: what to add to log p for the density of a variable before it, nats.
         redrawn: variables whose values are probabilities, binarized anew in every batch.
+        classes: what the classes 0, 1, ... of a variable are called, where they have names.
 
     Raises:
         TypeError: values that are no arrays, or a mask that is not boolean.
@@ -43,6 +44,7 @@ class Dataset:
     transformations: Mapping[str, str] = field(default_factory=dict)
     log_jacobians: Mapping[str, float] = field(default_factory=dict)
     redrawn: tuple[str, ...] = ()
+    classes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, Mapping) or not self.values:
@@ -118,6 +120,7 @@ class Dataset:
             transformations={n: w for n, w in self.transformations.items() if n in names},
             log_jacobians={n: v for n, v in self.log_jacobians.items() if n in names},
             redrawn=tuple(name for name in self.redrawn if name in names),
+            classes={n: kinds for n, kinds in self.classes.items() if n in names},
         )
 
     def split(self, *, validation: float | int = 0, test: float | int = 0, seed: int = 0) -> Splits:
@@ -226,6 +229,13 @@ class Dataset:
             },
             log_jacobians=jacobians,
         )
+
+    def stored(self, *, seed: int = 0) -> Dataset:
+        """One stored draw of whatever is binarized anew in every batch."""
+        data = self
+        for name in self.redrawn:
+            data = data.binarized("static", name, seed=seed)
+        return data
 
     def standardized(
         self, name: str = "x", *, mean: Tensor | None = None, scale: Tensor | None = None

@@ -67,12 +67,13 @@ def read_file(
         return Dataset(values, name=path.stem), names
     if len(y) != len(x):
         raise ValueError(f"load: {path.name} has {len(x)} data but {len(y)} labels.")
-    codes, known, words = _coded(y, path)
+    codes, known, kinds = _coded(y, path)
     dataset = Dataset(
         {**values, "y": codes},
         name=path.stem,
         observed={} if known.all() else {"y": torch.from_numpy(known)},
-        transformations={"y": words} if words else {},
+        transformations={} if kinds is None else {"y": _coding(kinds)},
+        classes={} if kinds is None else {"y": kinds.tolist()},
     )
     return dataset, names
 
@@ -83,10 +84,9 @@ def _has(path: Path, labels: str) -> bool:
         return labels in _numpy_load(path)
     if path.suffix == ".npy":
         return False
-    import pandas as pd
-
-    head = pd.read_csv(path, header=0 if _has_header(path) else None, nrows=1)
-    return labels in [str(name).strip() for name in head.columns]
+    first, _ = _head(path)
+    names = first if _is_header(first) else map(str, range(len(first)))
+    return labels in [name.strip() for name in names]
 
 
 def _read_npy(path: Path, labels: str | None) -> tuple[Array, Array | None]:
@@ -134,18 +134,15 @@ def _read_csv(
 ) -> tuple[Array, Array | None, list[str]]:
     import pandas as pd
 
-    header = _has_header(path)
+    first, second = _head(path)
+    header = _is_header(first)
+    how: dict[str, Any] = {"header": 0 if header else None, "skipinitialspace": True}
     try:
-        how: dict[str, Any] = {"header": 0 if header else None, "skipinitialspace": True}
         table = pd.read_csv(path, low_memory=False, **how)
-        # Labels are text until all of them turn out to be numbers; a class may be called NA.
-        words = (
-            None if labels is None else pd.read_csv(path, dtype=str, keep_default_na=False, **how)
-        )
     except (ValueError, UnicodeDecodeError, OSError) as error:  # pandas' errors are ValueErrors
         raise ValueError(f"load: {path} cannot be read as a table: {error}") from error
     names = [str(name).strip() for name in table.columns]
-    if header and _widths_differ(path):
+    if header and len(second) > len(first):  # pandas would shift the columns
         raise ValueError(
             f"load: {path.name} has more cells in a row than its first line has names "
             f"({len(names)}). Give every column a name."
@@ -160,7 +157,11 @@ def _read_csv(
                 f"load: {path.name} has no column {name!r}; its columns are {described}"
                 + ("." if header else " (counted from 0, since its first line is numbers).")
             )
-    y = None if words is None else words.iloc[:, names.index(str(labels))].to_numpy(dtype=str)
+    y = None
+    if labels is not None:
+        # They are text until all of them turn out to be numbers; a class may be called NA.
+        how |= {"dtype": str, "keep_default_na": False, "usecols": [names.index(labels)]}
+        y = pd.read_csv(path, **how).iloc[:, 0].to_numpy(dtype=str)
     chosen = [n for n in (columns or names) if n != labels]
     if not chosen:
         raise ValueError(f"load: {path.name} has no column left beside the labels {labels!r}.")
@@ -187,23 +188,21 @@ def _read_csv(
     return table[chosen].to_numpy(dtype=np.float64), y, chosen
 
 
-def _widths_differ(path: Path) -> bool:
-    """Whether the second line has more cells than the first: pandas would shift the columns."""
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = csv.reader(stream)
-        first, second = next(rows, []), next(rows, [])
-    return len(second) > len(first)
-
-
-def _has_header(path: Path) -> bool:
-    """Whether the first line has a cell that is neither a number nor empty."""
+def _head(path: Path) -> tuple[list[str], list[str]]:
+    """The cells of the first two lines."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            first = next(csv.reader(stream), [])
+            rows = csv.reader(stream)
+            first, second = next(rows, []), next(rows, [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"load: {path} cannot be read as a table: {error}") from error
     if not first:
         raise ValueError(f"load: {path.name} is empty; give at least one datum.")
+    return first, second
+
+
+def _is_header(cells: list[str]) -> bool:
+    """Whether a line has a cell that is neither a number nor empty."""
 
     def is_number(cell: str) -> bool:
         try:
@@ -212,11 +211,11 @@ def _has_header(path: Path) -> bool:
             return not cell.strip()
         return True
 
-    return not all(is_number(cell) for cell in first)
+    return not all(is_number(cell) for cell in cells)
 
 
-def _coded(y: Array, path: Path) -> tuple[Array, NDArray[np.bool_], str]:
-    """Labels as classes 0, 1, ...; which are known; and in words what the codes mean."""
+def _coded(y: Array, path: Path) -> tuple[Array, NDArray[np.bool_], Array | None]:
+    """Labels as classes 0, 1, ...; which are known; and what the codes mean, if not themselves."""
     if y.ndim != 1:
         raise ValueError(
             f"load: the labels of {path.name} have shape {y.shape}, expected ({len(y)},)."
@@ -243,9 +242,14 @@ def _coded(y: Array, path: Path) -> tuple[Array, NDArray[np.bool_], str]:
     result = np.zeros(len(y), np.int64)
     result[known] = codes
     if kinds.dtype.kind == "i" and np.array_equal(kinds, np.arange(len(kinds))):
-        return result, known, ""
+        return result, known, None
+    return result, known, kinds
+
+
+def _coding(kinds: Array) -> str:
+    """What the codes mean, in words."""
     listed = ", ".join(f"{code}={kind}" for code, kind in enumerate(kinds[:20]))
     if len(kinds) > 20:
         digest = hashlib.sha256("\n".join(map(str, kinds)).encode()).hexdigest()[:8]
         listed += f", ... ({len(kinds)} classes, hash {digest})"
-    return result, known, f"y coded {listed}"
+    return f"y coded {listed}"

@@ -22,6 +22,7 @@ from probgen.checks import check_shape, check_support, convert
 from probgen.conditionals import Conditional
 from probgen.contexts import as_count, as_seed, enough_memory, evaluation, fixed_seed
 from probgen.formula import product
+from probgen.text import aligned
 from probgen.variables import Variable
 
 
@@ -251,11 +252,7 @@ class LatentVariableModel(nn.Module):
         for name, variable in self.variables.items():
             p, q = self.factors("p").get(name), self.factors("q").get(name)
             rows.append((name, repr(variable), count(p), count(q), self._fate(name)))
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        for row in rows:
-            cells = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
-            cells += [row[2].rjust(widths[2]), row[3].rjust(widths[3]), row[4]]
-            lines.append("  " + "  ".join(cells).rstrip())
+        lines += [f"  {line}" for line in aligned(rows, left={0, 1, 4})[0]]
         total = sum(parameter.numel() for parameter in self.parameters())
         lines.append(f"  {total:,} parameters")
         return "\n".join(lines)

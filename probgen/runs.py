@@ -30,17 +30,16 @@ from probgen.inference.recording import (
     load_weights,
     metrics_text,
     read_config,
-    set_progress,
     split_weights,
 )
-from probgen.inference.results import FitResult
+from probgen.inference.results import FitResult, set_progress
 from probgen.inference.scores import Score
 from probgen.pair import LatentVariableModel
 from probgen.pair_files import build_from_file
 from probgen.recipes import build, recipe_of
 from probgen.sources import NAMES, load, load_whole
 
-ARRAYS = ("log_prob", "standard_error", "bias", "ess", "khat")
+ARRAYS = ("log_prob", "standard_error", "bias", "ess", "khat", "replicates")
 
 
 class Run:
@@ -136,7 +135,7 @@ class Run:
             tensors, record = read_tensors(path)
             check_run(record, self.config, path)
             if record["weights"] == now:
-                arrays: dict[str, Any] = {name: tensors[name].numpy() for name in ARRAYS}
+                arrays: dict[str, Any] = {name: tensors[name].numpy() for name in tensors}
                 found[path.stem] = Score(**{**arrays, **record["score"]})
         return found
 
@@ -155,7 +154,11 @@ class Run:
             raise ValueError(f"Run.save_score: {name!r} is no plain file name.")
         make_folder(self.path / "scores")
         path = self.path / "scores" / f"{name}.safetensors"
-        arrays = {key: torch.from_numpy(np.array(getattr(score, key))) for key in ARRAYS}
+        arrays = {
+            key: torch.from_numpy(np.array(value))
+            for key in ARRAYS
+            if (value := getattr(score, key)) is not None
+        }
         plain = {f.name: getattr(score, f.name) for f in fields(score) if f.name not in ARRAYS}
         record = {"run": self.config["run"], "weights": self._weights_hash(), "score": plain}
         write_tensors(path, arrays, record)
@@ -240,7 +243,7 @@ def _read(folder: Path, pair: LatentVariableModel | None, trust_code: bool) -> R
             "folder."
         )
     config = read_config(folder)
-    file = next((folder / n for n in (WEIGHTS, CHECKPOINT) if (folder / n).is_file()), None)
+    file = _state_file(folder)
     if file is None:
         raise RunError(
             f"{folder} holds a configuration but no weights: it was stopped before it began, or "
@@ -255,13 +258,11 @@ def _read(folder: Path, pair: LatentVariableModel | None, trust_code: bool) -> R
     pair.eval()
     result = FitResult(pair)
     set_progress(result, record["progress"])
-    if file.name == WEIGHTS:
-        result.stopped = record["progress"]["stopped"]
-    elif not best:
+    ended = file.name == WEIGHTS
+    result.stopped = record["progress"]["stopped"] if ended else "interrupted"
+    if not ended and not best:
         result.best_epoch = len(result.elbo)
-    if file.name == CHECKPOINT:
-        result.stopped = "interrupted"
-    _check_metrics(folder, result, ended=file.name == WEIGHTS)
+    _check_metrics(folder, result, ended)
     return Run(folder, config, pair, result)
 
 
@@ -273,7 +274,7 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     folder = Path(path)
     config = read_config(folder)
-    file = next((folder / n for n in (WEIGHTS, CHECKPOINT) if (folder / n).is_file()), None)
+    file = _state_file(folder)
     progress: Mapping[str, Any] = {} if file is None else read_tensors_record(file)["progress"]
     elbo, held = progress.get("elbo") or [None], progress.get("validation_elbo")
     ended = file is not None and file.name == WEIGHTS
@@ -286,6 +287,11 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any]:
         "validation_elbo": held[progress["best_epoch"] - 1] if held else None,
         "status": progress["stopped"] if ended else "unfinished",
     }
+
+
+def _state_file(folder: Path) -> Path | None:
+    """The weights of a run that has ended, or else its last checkpoint."""
+    return next((folder / n for n in (WEIGHTS, CHECKPOINT) if (folder / n).is_file()), None)
 
 
 def _with(source: Mapping[str, Any], **changes: Any) -> dict[str, Any]:

@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from probgen.contexts import is_capturing
+
 SCALE_FLOOR = 1e-4
 """The smallest scale a `Normal` can have: keeps densities bounded and float32 gradients finite."""
 
@@ -199,7 +201,7 @@ class _BernoulliEvent(dist.Independent):
     def log_prob(self, value: Tensor) -> Tensor:
         first = -self.reinterpreted_batch_ndims
         logits, value = self.base_dist.logits.flatten(first), value.flatten(first)
-        if value.numel() < logits.numel():
+        if value.numel() < logits.numel() and not is_capturing():
             linear = torch.einsum("...d,...d->...", logits, value)
         else:
             linear = (logits * value).sum(-1)
@@ -212,7 +214,17 @@ def _softplus_sum(logits: Tensor) -> Tensor:
     Most of an evaluation after the matrix products. Without gradients on a CPU log(1 + exp) in
     place takes half of softplus's time; where it overflows, softplus is taken.
     """
-    if logits.device.type == "cpu" and not (logits.requires_grad and torch.is_grad_enabled()):
+    if logits.requires_grad and torch.is_grad_enabled():
+        return F.softplus(logits).sum(-1)
+    if is_capturing():
+        # max(l, 0) + log(1 + exp(-|l|)): factors from 1 to 2, of which 64 multiply without overflow
+        # before one logarithm, in columns of 16 that fill a vector register.
+        count = logits.shape[-1] // 16
+        if logits.shape[-1] % 16 == 0 and count <= 64:
+            columns = logits.unflatten(-1, (count, 16))
+            factors = (-columns.abs()).exp() + 1
+            return (columns.clamp(min=0).sum(-2) + factors.prod(-2).log()).sum(-1)
+    elif logits.device.type == "cpu":
         total = logits.exp().add_(1).log_().sum(-1)
         if bool(total.isfinite().all()):
             return total

@@ -15,6 +15,7 @@ import probgen as pg
 from probgen.plots.style import save
 from tests.fitting import QUICK
 from tests.pairs import CASES, HandMixture, binary, labels
+from tests.test_data_files import write_csv
 
 pytestmark = pytest.mark.filterwarnings("ignore::probgen.UnreliableEstimateWarning")
 
@@ -220,3 +221,14 @@ def test_reports_that_cannot_be(tmp_path: Path) -> None:
         pg.plots.report(run, format="gif")
     with pytest.raises(pg.RunError, match="trained on arrays"):
         pg.plots.report(run)
+
+
+def test_classes_are_called_by_their_names(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "t.csv")
+    data = pg.load(file, labels="kind", transform="standardize")
+    assert data.train.classes == {"y": ["high", "low"]} and not data.train.only("x").classes
+    ppca = pg.models.PPCA(x=pg.Normal(3, scale="isotropic"), z=pg.Normal(2))
+    pg.fit(ppca, data, num_epochs=1, run_dir=tmp_path / "run", **QUICK)
+    made = pg.plots.report(pg.load_run(tmp_path / "run"), format="svg")
+    drawn = made.written["latent_scatter"].read_text()
+    assert "<!-- high -->" in drawn and "<!-- low -->" in drawn

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probgen.contexts import shift_seed
 from probgen.data import Dataset
 from probgen.inference.inputs import prepare
+from probgen.inference.parallel import Group
 from probgen.pair import LatentVariableModel
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -25,8 +27,10 @@ VALIDATION_ROWS = 1000
 class Resident:
     """Data on the device, shuffled and cut there."""
 
-    def __init__(self, data: Dataset, batch_size: int, *, clamp: bool = False) -> None:
-        self.data = data
+    def __init__(
+        self, data: Dataset, batch_size: int, *, clamp: bool = False, group: Group | None = None
+    ) -> None:
+        self.data, self.group = data, group
         self.size = min(batch_size, len(data)) if clamp else batch_size
         if self.size > len(data):
             raise ValueError(
@@ -35,11 +39,19 @@ class Resident:
             )
         self.can_repeat = True
 
+    @property
+    def num_batches(self) -> int:
+        return -(-len(self.data) // (self.size * (self.group.size if self.group else 1)))
+
     def batches(self, shuffle: bool) -> Iterator[Batch]:
+        """The batches of an epoch; for one of several processes its share of each."""
         data, n = self.data, len(self.data)
         order = (
             torch.randperm(n, device=next(iter(data.values.values())).device) if shuffle else None
         )
+        if self.group is not None:
+            yield from self._shares(order, self.group)
+            return
         for start in range(0, n, self.size):
             index = (
                 slice(start, start + self.size)
@@ -47,6 +59,16 @@ class Resident:
                 else order[start : start + self.size]
             )
             yield data.batch(index)
+
+    def _shares(self, order: Tensor | None, group: Group) -> Iterator[Batch]:
+        # All have drawn the same order; from here on each has noise of its own.
+        device = next(iter(self.data.values.values())).device
+        order = torch.arange(len(self.data), device=device) if order is None else order
+        shift_seed(group.rank, device)
+        for rows in order.split(self.size * group.size):
+            # A rest with less than one datum each is left for another epoch.
+            if len(rows) >= group.size:
+                yield self.data.batch(rows.tensor_split(group.size)[group.rank])
 
 
 class Stream:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 
 from probgen.pair import LatentVariableModel
 
-PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
+"""The dtype of weights and log-probabilities; bf16 is that of the matrix products alone."""
 
 
 def as_device(device: str | torch.device) -> torch.device:
@@ -36,8 +39,16 @@ def as_dtype(precision: str) -> torch.dtype:
         ValueError: an unknown precision.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r} is unknown; use {' or '.join(PRECISIONS)}.")
+        raise ValueError(f"precision={precision!r} is unknown; use {', '.join(PRECISIONS)}.")
     return PRECISIONS[precision]
+
+
+def mixed(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """For `"bf16"` a context in which matrix products and convolutions are taken in bfloat16."""
+    if precision != "bf16":
+        return nullcontext()
+    # The cache of cast weights would outlive a step of the optimizer.
+    return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
 
 
 def placed(

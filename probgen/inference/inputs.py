@@ -80,7 +80,7 @@ def prepare(
         site = sites.get(name)
         support = variables[name].support if name in variables else site and site["fn"].support
         if name in dataset.redrawn:
-            value = torch.bernoulli(value[:1].float())
+            value = (value[:1] > 0.5).float()  # what a draw looks like
         if support is not None:
             family = repr(variables[name]) if name in variables else f"supported on {support}"
             described = f"{pair.name} is {family}"
@@ -124,6 +124,12 @@ def variable_names(pair: LatentVariableModel) -> list[str]:
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         return list(pair.variables)
     return [p.name for p in parameters]
+
+
+def known_part(pair: LatentVariableModel, data: Dataset) -> Dataset:
+    """The variables of a Dataset that the pair has."""
+    names = variable_names(pair)
+    return data.only(*[name for name in data.values if name in names])
 
 
 def _probe(pair: LatentVariableModel, dataset: Dataset, dtype: torch.dtype) -> dict[str, Site]:

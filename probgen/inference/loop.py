@@ -13,12 +13,18 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from probgen.contexts import evaluation, fixed_seed, fixed_seeds_of_python, random_state
 from probgen.inference.batches import Resident, Stream
+from probgen.inference.capture import Captured, Tensors
+from probgen.inference.devices import mixed
 from probgen.inference.nonfinite import TAIL, broken_parameter, explain
 from probgen.inference.objectives import Objective
+from probgen.inference.parallel import Group
 from probgen.inference.recording import Recorder
-from probgen.inference.results import FitResult
+from probgen.inference.results import FitResult, go_on_from, progress_of
 from probgen.pair import LatentVariableModel
 from probgen.progress import Progress
+
+STEPS_UNCHECKED = 100
+"""After so many steps a captured one is held against the one as written, when an epoch begins."""
 
 
 class Loop:
@@ -35,9 +41,18 @@ class Loop:
         objective: Objective,
         device: torch.device,
         seed: int,
+        *,
+        precision: str = "float32",
+        capture: bool = False,
+        group: Group | None = None,
     ) -> None:
+        self.group = group
         self.pair, self.source, self.held = pair, source, held
         self.objective, self.device, self.seed = objective, device, seed
+        self.precision, self.unchecked = precision, 0
+        self.step = Captured(
+            pair, self.loss, gradients=True, capture=capture, precision=precision, owner="fit"
+        )
         self.result = FitResult(pair, device=str(device))
         self.best: dict[str, Tensor] | None = None
         self.recorder: Recorder | None = None
@@ -46,7 +61,8 @@ class Loop:
         result, warmup = self.result, getattr(self.objective, "warmup_epochs", 0)
         done = len(result.elbo)
         try:
-            with Progress(f"fit {self.pair.name}", num_epochs, progress) as bar:
+            shown = progress and (self.group is None or self.group.rank == 0)
+            with Progress(f"fit {self.pair.name}", num_epochs, shown) as bar:
                 if done:
                     bar.update(done, "resumed")
                 for epoch in range(done, num_epochs):
@@ -81,6 +97,11 @@ class Loop:
         self.recorder = recorder
         recorder.restore(self)
 
+    def loss(self, values: Tensors, masks: Tensors, further: Tensors) -> Tensor:
+        """The negative bound, averaged over a batch."""
+        with mixed(self.precision, self.device):
+            return -self.objective(self.pair, values, observed=masks, **further).mean()
+
     def epoch(self, epoch: int, weight: float) -> tuple[float, int]:
         """One pass; the average bound and the number of data."""
         # On a GPU reading the loss would wait for it, so a whole epoch runs unread and is repeated
@@ -109,15 +130,21 @@ class Loop:
 
     def steps(self, epoch: int, weight: float, look: bool) -> tuple[Tensor, list[int]]:
         pair, losses, counts = self.pair, [], []
-        kl_weight = None
+        further = {}
         if weight < 1:
-            kl_weight = torch.full((), weight, device=self.device)
+            further["kl_weight"] = torch.full((), weight, device=self.device)
+        if self.unchecked >= STEPS_UNCHECKED:
+            self.step.check_again()
+            self.unchecked = 0
         seed = self.seed * 1_000_003 + epoch
         with fixed_seed(seed, self.device), fixed_seeds_of_python(seed):
             for index, (values, masks) in enumerate(self.source.batches(shuffle=True)):
                 state = random_state(self.device) if look else None
-                bound = self.objective(pair, values, observed=masks, kl_weight=kl_weight)
-                loss = -bound.mean()
+                size = len(next(iter(values.values())))
+                # A smaller last batch comes once an epoch, which is not worth a graph of its own.
+                ragged = size != getattr(self.source, "size", size)
+                step = self.step.as_written if ragged else self.step
+                loss = step(values, masks, further)
                 if look and not math.isfinite(loss.item()):
                     assert state is not None
                     raise FloatingPointError(
@@ -132,11 +159,12 @@ class Loop:
                             batch=index + 1,
                         )
                     )
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                if self.group is not None:
+                    loss, size = self.group.average(loss, size, self.step.parameters)
                 self.optimizer.step()
-                losses.append(loss.detach())
-                counts.append(len(next(iter(values.values()))))
+                losses.append(loss)
+                counts.append(size)
+        self.unchecked += len(counts)
         self.result.observed = tuple(name + " (where known)" * (name in masks) for name in values)
         return torch.stack(losses), counts
 
@@ -146,9 +174,29 @@ class Loop:
         total, count = torch.zeros((), dtype=torch.float64, device=self.device), 0
         with evaluation(self.pair), fixed_seed(self.seed + 1, self.device):
             for values, masks in self.held.batches(shuffle=False):
-                total += self.objective(self.pair, values, observed=masks).sum()
+                with mixed(self.precision, self.device):
+                    total += self.objective(self.pair, values, observed=masks).sum()
                 count += len(next(iter(values.values())))
+        if self.group is not None:
+            sums = self.group.sums(float(total), count)
+            return sums[0] / sums[1]
         return float(total) / count
+
+    def share(self) -> None:
+        """The state of the first process in all of them."""
+        if self.group is None:
+            return
+        state = self.group.from_first((
+            self.pair.state_dict(), self.best, self.optimizer.state_dict(),
+            None if self.scheduler is None else self.scheduler.state_dict(),
+            progress_of(self.result), self.step.capture,
+        ))  # fmt: skip
+        weights, self.best, optimizer, scheduler, progress, self.step.capture = state
+        self.pair.load_state_dict(weights)
+        self.optimizer.load_state_dict(optimizer)
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(scheduler)
+        go_on_from(self.result, progress)
 
     def record(self, elbo: float, bound: float | None, seconds: float) -> None:
         """Note an epoch, and keep its weights where its validation bound is the best so far."""

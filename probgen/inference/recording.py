@@ -42,7 +42,7 @@ from probgen.files import (
     write_record,
     write_tensors,
 )
-from probgen.inference.results import FitResult
+from probgen.inference.results import FitResult, go_on_from, progress_of
 from probgen.pair import LatentVariableModel
 from probgen.recipes import build, own_recipe, recipe_of
 
@@ -53,7 +53,7 @@ CONFIG, CHECKPOINT, WEIGHTS, METRICS = (
     "weights.safetensors",
     "metrics.csv",
 )
-FREE = ("num_epochs", "patience", "device")
+FREE = ("num_epochs", "patience", "device", "compile")
 """Settings that may change when a run is resumed."""
 
 Probe = Callable[[LatentVariableModel], Any]
@@ -97,8 +97,7 @@ class Recorder:
         recipe = _checked_recipe(pair, probe)
         code = recipe.pop("code", None)
         now = {"command": shlex.join(sys.orig_argv), "folder": os.getcwd(), **_circumstances()}
-        self.is_new = not path.exists()
-        if self.is_new:
+        if not path.exists():
             if (self.folder / CHECKPOINT).exists() or (self.folder / WEIGHTS).exists():
                 raise RunError(
                     f"{self.folder} has weights but no {CONFIG}, so nobody can tell what they are. "
@@ -127,7 +126,8 @@ class Recorder:
             part.unlink(missing_ok=True)
         self.config = read_config(self.folder)
         self._compare(recipe, settings, data)
-        self.config |= {"settings": dict(settings), "model": recipe, "data": dict(data)}
+        settings = {**settings, "captured": self.config["settings"].get("captured", False)}
+        self.config |= {"settings": settings, "model": recipe, "data": dict(data)}
         self.config["resumed"].append(now)
         write_record(path, self.config)
 
@@ -139,8 +139,8 @@ class Recorder:
             {k: v for k, v in m.items() if k != "path"} for m in (self.config["model"], recipe)
         ]
         what: list[tuple[str, Any, Any]] = [("model", models[0], models[1])]
-        before = self.config["settings"]
-        what += [(n, before.get(n), settings[n]) for n in settings if n not in FREE]
+        before = {"devices": 1, **self.config["settings"]}
+        what += [(n, before.get(n), settings[n]) for n in settings if n not in (*FREE, "captured")]
         hashes = [
             {part: _compared(about) for part, about in d.items() if part != "source"}
             for d in (self.config["data"], data)
@@ -174,9 +174,7 @@ class Recorder:
         state.optimizer.load_state_dict(unpack(record["optimizer"], tensors))
         if state.scheduler is not None:
             state.scheduler.load_state_dict(unpack(record["scheduler"], tensors))
-        device = state.result.device
-        set_progress(state.result, record["progress"])
-        state.result.device = device
+        go_on_from(state.result, record["progress"])
         self._write_metrics(state.result)
         (self.folder / WEIGHTS).unlink(missing_ok=True)  # they come anew when the run ends
 
@@ -307,18 +305,6 @@ def load_weights(pair: LatentVariableModel, weights: Mapping[str, Tensor], path:
 
 
 # ---------------------------------------------------------------- what is written about a run
-
-
-def progress_of(result: FitResult) -> dict[str, Any]:
-    """The curves of a result as a record."""
-    return {name: value for name, value in vars(result).items() if name != "pair"}
-
-
-def set_progress(result: FitResult, progress: Mapping[str, Any]) -> None:
-    """Put what `progress_of` returned back."""
-    for name, value in progress.items():
-        setattr(result, name, tuple(value) if name == "observed" else value)
-    result.stopped = "completed"
 
 
 def metrics_text(result: FitResult) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from probgen.pair import LatentVariableModel
 
@@ -46,3 +47,22 @@ class FitResult:
             best = self.validation_elbo[self.best_epoch - 1] if self.best_epoch else float("nan")
             text += f", best validation ELBO {best:.2f} in epoch {self.best_epoch}"
         return f"{text} nats a datum; observed {', '.join(self.observed)})"
+
+
+def progress_of(result: FitResult) -> dict[str, Any]:
+    """The curves of a result as a record."""
+    return {name: value for name, value in vars(result).items() if name != "pair"}
+
+
+def set_progress(result: FitResult, progress: Mapping[str, Any]) -> None:
+    """Put what `progress_of` returned back."""
+    for name, value in progress.items():
+        setattr(result, name, tuple(value) if name == "observed" else value)
+    result.stopped = "completed"
+
+
+def go_on_from(result: FitResult, progress: Mapping[str, Any]) -> None:
+    """Likewise, where training goes on, on whatever device that is now."""
+    device = result.device
+    set_progress(result, progress)
+    result.device = device

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probgen.data import Dataset, fingerprint
+from probgen.text import aligned
 
 Array = NDArray[np.float64]
 
@@ -37,6 +38,9 @@ class Score:
         data_hash: fingerprint of the data scored.
         name: of the model.
         quantity: what was scored, such as `log p(x)`, `log p(x, y)` or `log p(x | y)`.
+        replicates: for quasi-Monte Carlo the estimate of p(x) by each randomization over the one by
+            all, shape `(randomizations, data)`; their points are shared by the data, so the errors
+            of the data are not independent.
 
     References:
         Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders", eq. 8.
@@ -56,6 +60,7 @@ class Score:
     log_jacobian: float = 0.0
     name: str = "model"
     quantity: str = "log p(x)"
+    replicates: Array | None = None
 
     @classmethod
     def closed_form(
@@ -114,6 +119,9 @@ class Score:
     @property
     def monte_carlo_error(self) -> float:
         """Standard error of the average that the finite number of draws causes."""
+        if self.replicates is not None:
+            averages = self.replicates.mean(1)
+            return float(averages.std(ddof=1) / math.sqrt(len(averages)))
         return float(np.sqrt((self.standard_error**2).sum()) / len(self.log_prob))
 
     @property
@@ -183,6 +191,8 @@ class Score:
         errors = "exact" if self.is_exact else f"± {self.monte_carlo_error:.2g} Monte Carlo"
         draws = {0: "closed form", 1: "summed exactly"}.get(self.num_samples)
         draws = draws or f"K={self.num_samples}"
+        if self.replicates is not None:
+            draws += f", {len(self.replicates)} scrambles of Sobol points"
         head += f", {errors}, ± {self.sampling_error:.2g} test sampling"
         head += f" ({len(self.log_prob)} data, {draws})"
         scale = (
@@ -264,12 +274,7 @@ def table(scores: Mapping[str, Score]) -> str:
                 "-" if exact else f"{np.median(score.khat):.2f}",
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells))
+    lines, widths = aligned(rows, left={0})
     lines.insert(1, "  ".join("-" * width for width in widths))
     lines.append(
         f"nats a datum, {first.measure}; {len(first.log_prob)} data, hash {first.data_hash}"

@@ -81,6 +81,7 @@ def trace_pair(
     *,
     num_particles: int = 1,
     observed: Mapping[str, Tensor] | None = None,
+    noise: Messenger | None = None,
 ) -> PairTrace:
     """Run guide and model once on a batch.
 
@@ -90,6 +91,7 @@ def trace_pair(
         num_particles: draws of the guide for each datum.
         observed: for a partly observed variable, a boolean mask `(batch,)`; where it is false
             the value in `data` is not looked at and the variable is summed out.
+        noise: a handler that gives the guide's latents their values in place of random draws.
 
     Raises:
         ValueError: the pair breaks its contract on these data: a latent that nothing infers, a
@@ -108,7 +110,8 @@ def trace_pair(
     if num_particles > 1:
         particles = pyro.plate("particles", num_particles, dim=-2)
     with SumOut(-2 if num_particles == 1 else -3), particles:
-        guide_trace = poutine.trace(pair.guide).get_trace(**given)
+        with noise or nullcontext():
+            guide_trace = poutine.trace(pair.guide).get_trace(**given)
         replayed = poutine.replay(pair.model, trace=guide_trace)
         model_trace = poutine.trace(replayed).get_trace(**given)
     guide_sites, model_sites = sample_sites(guide_trace), sample_sites(model_trace)
@@ -144,7 +147,14 @@ def trace_pair(
 
 def log_prob(site: Site) -> Tensor:
     """Log-probability of a site's value: its mask applied, its scale not."""
-    value: Tensor = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    kind = site["value"].device.type
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+        value: Tensor = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    if value.dtype in (torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"The log-probability of {site['name']} is {value.dtype}, too coarse to be summed. Take "
+            "the networks' outputs to float32 before they become a distribution: out.float()."
+        )
     mask = site["mask"]
     if mask is None or mask is True:
         return value

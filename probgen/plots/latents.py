@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def latent_scatter(
     pair: LatentVariableModel,
     x: Any,
-    labels: Sequence[int] | Tensor | NDArray[Any] | None = None,
+    labels: Sequence[int | str] | Tensor | NDArray[Any] | None = None,
     *,
     name: str = "x",
     latent: str = "z",

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from probgen.checks import is_class
 from probgen.data import Dataset, Splits
 from probgen.files import make_folder
-from probgen.inference.inputs import variable_names
+from probgen.inference.inputs import known_part
 from probgen.inference.marginal_likelihood import log_marginal_likelihood
 from probgen.inference.scores import provenance
 from probgen.pair import LatentVariableModel
@@ -108,9 +109,8 @@ def _choose(
         pictures["learning_curve"] = partial(learning_curve, run.result)
     else:
         skipped["learning_curve"] = "the run ended before its first epoch"
-    for name in held.redrawn:  # training data; a picture is of one stored draw
-        held = held.binarized("static", name)
-    known = held.only(*[n for n in held.values if n in variable_names(pair)])
+    held = held.stored()
+    known = known_part(pair, held)
     target = next((n for n in pair.data_names if n in held.values and n != "y"), None)
     if target is None or not pair.factors("p"):
         for name in NAMES_OF_PICTURES:
@@ -169,6 +169,8 @@ def _choose_latents(
         rows = _some(held, 2000)
         if len(rows["y"].unique()) <= 50:
             labels = rows["y"].numpy()
+            if "y" in rows.classes:
+                labels = np.asarray(rows.classes["y"])[labels]
     where: dict[str, Any] = {"name": target, "latent": latent}
     pictures["latent_scatter"] = partial(latent_scatter, pair, some, labels, **where)
     if "manifold" in skipped:

@@ -1,0 +1,77 @@
+"""Contestants in turn: shuffled rounds of short blocks, so that a machine whose speed drifts gives ratios that hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("probgen", "torch", "pyro-ppl", "numpyro", "jax", "pythae", "numpy")
+
+Block = Callable[[], float]
+"""Runs a block of work and returns its seconds a unit (a step, an image)."""
+
+
+def in_turn(blocks: Mapping[str, Block], rounds: int, reference: str) -> dict[str, dict[str, Any]]:
+    """Medians of every contestant, and of its ratios to the reference in the same round."""
+    for block in blocks.values():
+        block()
+        block()
+    seconds: dict[str, list[float]] = {name: [] for name in blocks}
+    for index in range(rounds):
+        for name in random.Random(index).sample(list(blocks), len(blocks)):
+            seconds[name].append(blocks[name]())
+    found = {}
+    for name, times in seconds.items():
+        ratios = np.array(times) / np.array(seconds[reference])
+        found[name] = {
+            "seconds": float(np.median(times)),
+            "ratio": float(np.median(ratios)),
+            "low": float(np.quantile(ratios, 0.1)),
+            "high": float(np.quantile(ratios, 0.9)),
+        }
+    return found
+
+
+def machine() -> dict[str, str]:
+    """Processor, threads and versions."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":")[1].strip() if names else model
+    found = {
+        "processor": model,
+        "threads": str(torch.get_num_threads()),
+        "cores": str(os.cpu_count()),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    found["python"] = platform.python_version()
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write(name: str, title: str, lines: list[str], record: dict[str, Any]) -> None:
+    """The table as Markdown, everything as JSON, and the table on the screen."""
+    about = machine()
+    words = ", ".join(f"{key} {value}" for key, value in about.items())
+    text = "\n".join([title, "", *lines, "", f"{words}.", ""])
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text)
+    content = json.dumps({**record, "machine": about}, indent=2) + "\n"
+    (RESULTS / f"{name}.json").write_text(content)
+    print(text, flush=True)

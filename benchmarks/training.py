@@ -1,0 +1,160 @@
+"""A training step beside hand-written torch, Pyro, NumPyro and Pythae.
+
+python -m benchmarks.training --rounds 21
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import probgen as pg
+from benchmarks.blocks import Block, in_turn, write
+from benchmarks.hand_written import HandWrittenConv, HandWrittenM2, HandWrittenVAE
+from benchmarks.peers import numpyro_block, pyro_blocks, pythae_block
+from probgen.contexts import quiet_pyro
+from probgen.inference.batches import Resident
+from probgen.inference.loop import Loop
+from probgen.inference.optimizers import make_optimizer
+
+CPU = torch.device("cpu")
+REFERENCE = "hand-written, eager, default Adam"
+
+
+def images(n: int) -> Tensor:
+    """MNIST binarized at 127 where it is at hand, otherwise noise of the same shape."""
+    try:
+        x = pg.load("mnist", transform="none").train["x"][:n]
+        return (x > 127 / 255).float()
+    except FileNotFoundError:
+        return torch.bernoulli(torch.full((n, 784), 0.13))
+
+
+def vae() -> pg.LatentVariableModel:
+    return pg.models.VAE(x=pg.Bernoulli(784), z=pg.Normal(20), hidden=(500,))
+
+
+def m2() -> pg.LatentVariableModel:
+    return pg.declare(
+        "p(y) p(z) p(x | y, z)", "q(y | x) q(z | x, y)", hidden=(500,),
+        y=pg.Categorical(10), z=pg.Normal(50), x=pg.Bernoulli(784),
+    )  # fmt: skip
+
+
+def convolutional() -> pg.LatentVariableModel:
+    return pg.models.VAE(
+        x=pg.Bernoulli((1, 28, 28)), z=pg.Normal(20), encoder=pg.ConvEncoder, decoder=pg.ConvDecoder
+    )
+
+
+def ours(pair: Any, x: Tensor, batch: int, precision: str, capture: bool) -> Block:
+    """An epoch of `fit`: shuffling, steps, the look at every loss, the weights to fall back on."""
+    source = Resident(pg.Dataset({"x": x}), batch)
+    goal = pg.ELBO(analytic_kl=True)
+    loop = Loop(pair, source, None, goal, CPU, 0, precision=precision, capture=capture)
+    loop.optimizer = make_optimizer(pair, None, 1e-3, CPU)
+    pair.train()
+    count = 0
+
+    def run() -> float:
+        nonlocal count
+        count += 1
+        start = time.perf_counter()
+        with quiet_pyro(), torch.enable_grad():
+            loop.epoch(count, 1.0)
+        return (time.perf_counter() - start) / (len(x) // batch)
+
+    return run
+
+
+def by_hand(model: nn.Module, x: Tensor, batch: int, how: str) -> Block:
+    """An epoch of the loop that one writes: `how` is eager, fused, compiled or bf16."""
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=1e-3, fused=None if how == "eager" else True
+    )
+    loss_of: Callable[[Tensor], Tensor] = model
+    if how in ("compiled", "bf16"):
+        loss_of = torch.compile(model)
+
+    def run() -> float:
+        start = time.perf_counter()
+        order = torch.randperm(len(x))
+        for first in range(0, len(x), batch):
+            rows = x[order[first : first + batch]]
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=how == "bf16"):
+                loss = loss_of(rows)
+            loss.backward()
+            optimizer.step()
+        return (time.perf_counter() - start) / (len(x) // batch)
+
+    return run
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "VAE, batch 128": {"pair": vae, "hand": HandWrittenVAE, "batch": 128, "steps": 30},
+    "VAE, batch 1024": {"pair": vae, "hand": HandWrittenVAE, "batch": 1024, "steps": 6},
+    "M2, ten classes summed, batch 128": {"pair": m2, "hand": HandWrittenM2, "batch": 128, "steps": 5},
+    "convolutional VAE, batch 128": {
+        "pair": convolutional, "hand": HandWrittenConv, "batch": 128, "steps": 6,
+    },
+}  # fmt: skip
+
+
+def contestants(name: str) -> dict[str, Block]:
+    case = CASES[name]
+    batch = case["batch"]
+    x = images(batch * case["steps"])
+    if case["pair"] is convolutional:
+        x = x.reshape(-1, 1, 28, 28)
+    blocks: dict[str, Block] = {}
+    for label, how in (
+        (REFERENCE, "eager"),
+        ("hand-written, eager, fused Adam", "fused"),
+        ("hand-written, compiled, fused Adam", "compiled"),
+        ("hand-written, compiled, fused, bf16", "bf16"),
+    ):
+        torch.manual_seed(0)
+        blocks[label] = by_hand(case["hand"](), x, batch, how)
+    for precision in ("float32", "bf16"):
+        for capture in (False, True):
+            torch.manual_seed(0)
+            label = f"probgen, {'captured' if capture else 'as written'}, {precision}"
+            blocks[label] = ours(case["pair"](), x, batch, precision, capture)
+    if name.startswith("VAE"):
+        torch.manual_seed(0)
+        blocks |= pyro_blocks(x, batch)
+        blocks["Pythae"] = pythae_block(x, batch)
+        blocks["NumPyro, fori_loop"] = numpyro_block(x, batch)
+    return blocks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=21, help="of one block each (default 21)")
+    rounds = parser.parse_args().rounds
+    validation = torch.distributions.Distribution._validate_args
+    lines = ["| network | contestant | ms a step | ratio | 10 % to 90 % |", "|---|---|---|---|---|"]
+    record: dict[str, Any] = {"rounds": rounds}
+    for name in CASES:
+        record[name] = in_turn(contestants(name), rounds, REFERENCE)
+        torch.distributions.Distribution.set_default_validate_args(validation)
+        for label, row in record[name].items():
+            lines.append(
+                f"| {name} | {label} | {1e3 * row['seconds']:.2f} | {row['ratio']:.2f} | "
+                f"{row['low']:.2f} to {row['high']:.2f} |"
+            )
+        print("\n".join(lines[-len(record[name]) :]), flush=True)
+    title = (
+        f"A training step; ratios to the hand-written one in the same of {rounds} shuffled rounds."
+    )
+    write("training", title, lines, record)
+
+
+if __name__ == "__main__":
+    main()
