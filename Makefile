@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/python -m experiments.digits --out out/digits
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -125,7 +126,7 @@ def test_a_process_that_dies_leaves_the_last_epoch(tmp_path: Path) -> None:
         pg.fit(vae(), x, **settings("a", NoiseOfData(dies_in_epoch=3)))
     run = pg.load_run(tmp_path / "a")
     assert len(run.result.elbo) == 2 and run.result.stopped == "interrupted"
-    assert "pytest" in run.config["command"]
+    assert run.config["command"] == shlex.join(sys.orig_argv)
     resumed = pg.fit(vae(), x, **settings("a", NoiseOfData(), resume=True))
     whole = pg.fit(vae(), x, **settings("b", NoiseOfData()))
     assert torch.equal(weights(resumed.pair), weights(whole.pair)) and resumed.elbo == whole.elbo
