@@ -136,7 +136,9 @@ class Run:
             check_run(record, self.config, path)
             if record["weights"] == now:
                 arrays: dict[str, Any] = {name: tensors[name].numpy() for name in tensors}
-                found[path.stem] = Score(**{**arrays, **record["score"]})
+                chunk = record["score"].get("chunk")
+                plain = {**record["score"], "chunk": chunk and (chunk[0], chunk[1])}
+                found[path.stem] = Score(**arrays, **plain)
         return found
 
     def save_score(self, score: Score, name: str) -> Path:

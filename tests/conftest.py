@@ -13,7 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers that share cores wait for eac
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import torch  # noqa: E402
+import torch
 
 # The same cases every time; `pytest --hypothesis-profile=default` looks for new ones.
 settings.register_profile("repeatable", derandomize=True)

@@ -209,7 +209,8 @@ def test_scores_are_captured(name: str) -> None:
         data = pg.Dataset(data.values, observed={case.label: torch.arange(7) % 2 == 0})
     settings: Any = {"num_samples": 900, "precision": "float64"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(probgen_weights.ROWS, "cpu", 2000)  # two data a pass, and one at the end
+        # Two data a pass, and one at the end.
+        patch.setattr(probgen_weights, "rows_in_a_pass", lambda *_: 2000)
         a, b = (
             pg.log_marginal_likelihood(pair, data, compile=on, **settings) for on in (False, True)
         )

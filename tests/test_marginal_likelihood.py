@@ -224,7 +224,7 @@ def test_labels_known_for_some() -> None:
 @pytest.mark.parametrize("draws", [2, 3, 7, 10, 23, 1001])
 def test_divides_by_what_was_drawn(draws: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the chunks: an exact guide gives the exact value for any number of draws."""
-    monkeypatch.setitem(passes.ROWS, "cpu", 10)
+    monkeypatch.setattr(passes, "rows_in_a_pass", lambda *_: 10)
     pair = ExactGuide(x=pg.Normal(5), z=pg.Normal(2)).double()
     x = torch.randn(7, 5, dtype=torch.float64)
     score = pg.log_marginal_likelihood(pair, x, num_samples=draws, **DOUBLE)
@@ -235,7 +235,7 @@ def test_divides_by_what_was_drawn(draws: int, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("rows", [1, 10, 64, 100_000])
 def test_chunks_agree_within_monte_carlo_error(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(passes.ROWS, "cpu", rows)
+    monkeypatch.setattr(passes, "rows_in_a_pass", lambda *_: rows)
     pair = with_good_guide(factor_analysis(), widen=0.2)
     x = pair.sample(9, seed=2)["x"]
     score = pg.log_marginal_likelihood(pair, x, num_samples=60, **DOUBLE)

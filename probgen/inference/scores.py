@@ -41,6 +41,8 @@ class Score:
         replicates: for quasi-Monte Carlo the estimate of p(x) by each randomization over the one by
             all, shape `(randomizations, data)`; their points are shared by the data, so the errors
             of the data are not independent.
+        chunk: data and draws in a pass. With other chunks the same seed gives other draws; they
+            follow from the pair, the number of data and the device.
 
     References:
         Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders", eq. 8.
@@ -61,6 +63,7 @@ class Score:
     name: str = "model"
     quantity: str = "log p(x)"
     replicates: Array | None = None
+    chunk: tuple[int, int] | None = None
 
     @classmethod
     def closed_form(

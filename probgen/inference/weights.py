@@ -15,6 +15,7 @@ from probgen.contexts import evaluation, fixed_seed, shift_seed
 from probgen.data import Dataset
 from probgen.export import pareto_khat
 from probgen.inference.capture import Captured, Tensors
+from probgen.inference.chunks import Chunk, rows_in_a_pass
 from probgen.inference.devices import as_dtype, mixed, placed
 from probgen.inference.objectives import log_importance_weights
 from probgen.inference.parallel import Group, Outcome
@@ -23,14 +24,11 @@ from probgen.inference.traces import PairTrace, trace_pair
 from probgen.pair import LatentVariableModel
 from probgen.progress import Progress
 
-ROWS = {"cpu": 4_000, "cuda": 200_000}
-"""Rows (data times draws times classes) in a pass, where a row's outputs fit the cache or the GPU."""
-
 WEIGHTS = 500_000
 """Weights kept at a time: a block of data with all its draws, at least one datum."""
 
-PASSES_WORTH = 3000
-"""Passes from which on compiling pays: up to twenty seconds, and it saves about ten ms a pass."""
+PASSES_WORTH = 5000
+"""Passes from which on compiling pays: up to twenty seconds, and it saves one to nine ms a pass."""
 
 Columns = dict[str, Any]
 
@@ -70,8 +68,8 @@ class Weights:
 def estimate(
     pair: LatentVariableModel, data: Dataset, device: torch.device, *, num_samples: int, draws: str,
     seed: int, precision: str, compile: bool | str, progress: bool, part: int = 0, first_row: int = 0,
-) -> tuple[Columns, int]:  # fmt: skip
-    """log p, standard error, bias, ESS and k̂ of each datum, and how many draws were taken.
+) -> tuple[Columns, dict[str, Any]]:  # fmt: skip
+    """log p, standard error, bias, ESS and k̂ of each datum; and how many draws, in what chunks.
 
     Args:
         pair: on the device.
@@ -109,13 +107,13 @@ def estimate_share(
         values={name: value.to(device) for name, value in share.values.items()},
         observed={name: mask.to(device) for name, mask in (share.observed or {}).items()},
     )
-    columns, drawn = estimate(
+    columns, record = estimate(
         placed(pair, device, as_dtype(precision)), share, device, precision=precision,
         progress=progress and group.rank == 0, part=group.rank, first_row=int(rows[0]), **settings,
     )  # fmt: skip
     parts = group.gather(columns)
     joined = {n: np.concatenate([part[n] for part in parts], -1) for n in columns} if parts else {}
-    return {n: torch.from_numpy(column) for n, column in joined.items()}, {"drawn": drawn}
+    return {n: torch.from_numpy(column) for n, column in joined.items()}, record
 
 
 def first_trace(pair: LatentVariableModel, data: Dataset) -> PairTrace:
@@ -126,16 +124,11 @@ def first_trace(pair: LatentVariableModel, data: Dataset) -> PairTrace:
 
 def _importance(
     weigh: Weights, data: Dataset, num_samples: int, first: PairTrace, bar: Progress, offset: int
-) -> tuple[Columns, int]:
+) -> tuple[Columns, dict[str, Any]]:
     draws = num_samples if first.sampled else 1
-    classes = 1
-    for name in first.sums:
-        classes *= first.model[name]["value"].numel()
-    rows = max(1, ROWS.get(weigh.device.type, ROWS["cpu"]) // classes)
-    # Few data a pass: what the guide computes once a datum is then repeated for few of them.
-    step = max(1, rows // draws)
-    passes = math.ceil(draws / max(1, rows // step))
-    chunk = math.ceil(draws / passes)
+    rows = rows_in_a_pass(weigh.pair, data, bool(first.sampled), weigh.device)
+    shape = Chunk.of(rows, draws, len(data))
+    step, chunk = shape.data, shape.draws
     chunks = [chunk] * (draws // chunk) + [draws % chunk] * (draws % chunk > 0)
     often = len(data) // step * (draws // chunk) >= PASSES_WORTH or weigh.compile is True
     block = step * max(1, WEIGHTS // (step * draws))
@@ -153,7 +146,8 @@ def _importance(
             bar.update(min(start + step, len(data)))
         groups = RANDOMIZATIONS if weigh.noise else 0
         parts.append(_summarize(torch.cat(weights, 1), offset + first_row, groups))
-    return {name: np.concatenate([p[name] for p in parts], -1) for name in parts[0]}, draws
+    columns = {name: np.concatenate([p[name] for p in parts], -1) for name in parts[0]}
+    return columns, {"num_samples": draws, "chunk": [step, chunk]}
 
 
 def _summarize(log_weights: Tensor, start: int, randomizations: int) -> Columns:
