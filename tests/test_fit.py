@@ -185,4 +185,4 @@ def test_warm_up_reaches_the_objective() -> None:
 
     pg.fit(vae(), structured(16), num_epochs=6, batch_size=16,
            objective=Spy(warmup_epochs=4), **QUICK)  # fmt: skip
-    assert given == [0.25, 0.5, 0.75, None, None, None]
+    assert given == [0.25, 0.5, 0.75, 1, 1, 1]

@@ -43,24 +43,23 @@ class Resident:
     def num_batches(self) -> int:
         return -(-len(self.data) // (self.size * (self.group.size if self.group else 1)))
 
-    def batches(self, shuffle: bool) -> Iterator[Batch]:
-        """The batches of an epoch; for one of several processes its share of each."""
-        data, n = self.data, len(self.data)
-        order = (
-            torch.randperm(n, device=next(iter(data.values.values())).device) if shuffle else None
-        )
+    def batch(self, piece: Any) -> Batch:
+        """What a step sees of some rows."""
+        return self.data.batch(piece)
+
+    def pieces(self, shuffle: bool) -> Iterator[Any]:
+        """The rows of the batches of an epoch; for one of several processes its share of each."""
+        n = len(self.data)
+        device = next(iter(self.data.values.values())).device
+        order = torch.randperm(n, device=device) if shuffle else None
         if self.group is not None:
             yield from self._shares(order, self.group)
-            return
-        for start in range(0, n, self.size):
-            index = (
-                slice(start, start + self.size)
-                if order is None
-                else order[start : start + self.size]
-            )
-            yield data.batch(index)
+        elif order is not None:
+            yield from order.split(self.size)
+        else:
+            yield from (slice(start, start + self.size) for start in range(0, n, self.size))
 
-    def _shares(self, order: Tensor | None, group: Group) -> Iterator[Batch]:
+    def _shares(self, order: Tensor | None, group: Group) -> Iterator[Tensor]:
         # All have drawn the same order; from here on each has noise of its own.
         device = next(iter(self.data.values.values())).device
         order = torch.arange(len(self.data), device=device) if order is None else order
@@ -68,7 +67,7 @@ class Resident:
         for rows in order.split(self.size * group.size):
             # A rest with less than one datum each is left for another epoch.
             if len(rows) >= group.size:
-                yield self.data.batch(rows.tensor_split(group.size)[group.rank])
+                yield rows.tensor_split(group.size)[group.rank]
 
 
 class Stream:
@@ -83,12 +82,18 @@ class Stream:
         self.pair, self.data, self.where = pair, data, where
         self.can_repeat = False
 
-    def batches(self, shuffle: bool) -> Iterator[Batch]:
+    def batch(self, piece: Any) -> Batch:
+        """What a step sees of a part of the stream."""
+        whole: Batch = piece.batch(slice(None))
+        return whole
+
+    def pieces(self, shuffle: bool) -> Iterator[Any]:
+        """The parts of an epoch as they arrive, each checked."""
         empty = True
         for batch in self.data:
             part = prepare(self.pair, batch, owner="fit", probe=empty, **self.where)
             empty = False
-            yield part.batch(slice(None))
+            yield part
         if empty:
             raise ValueError("fit: the iterable of batches is empty.")
 

@@ -68,7 +68,7 @@ class Captured:
         self.capture, self.owner = capture, owner
         self.tolerance = TOLERANCE[precision]
         self.parameters = [p for p in pair.parameters() if p.requires_grad]
-        self._buffers = list(pair.buffers())
+        self.buffers = list(pair.buffers())
         self._graphs: dict[Any, _Graph] = {}
 
     def __call__(self, values: Tensors, masks: Tensors, further: Tensors) -> Tensor:
@@ -76,10 +76,7 @@ class Captured:
         parts = (values, masks, further)
         if not self.capture:
             return self.as_written(*parts)
-        key = (
-            self.pair.training,
-            tuple((name, t.shape, t.dtype) for part in parts for name, t in part.items()),
-        )
+        key = self._key(parts)
         graph = self._graphs.get(key)
         if graph is None and len(self._graphs) == MOST_GRAPHS:
             return self.as_written(*parts)
@@ -87,13 +84,23 @@ class Captured:
             try:
                 graph = self._graphs[key] = self._make(parts)
             except Exception as error:  # what a tracer or compiler may raise has no end
-                return self._give_up(_words(error), parts)
+                return self._give_up(words(error), parts)
         if graph.checks:
             reason = self._disagreement(graph, parts)
             if reason:
                 return self._give_up(reason, parts)
             graph.checks -= 1
         return self._run(graph, parts)
+
+    def settled(self, values: Tensors, masks: Tensors, further: Tensors) -> bool:
+        """Whether there is a graph for such a batch that has passed its checks."""
+        graph = self._graphs.get(self._key((values, masks, further)))
+        return graph is not None and not graph.checks
+
+    def run(self, values: Tensors, masks: Tensors, further: Tensors) -> Tensor:
+        """The value by a graph that is there, unchecked."""
+        parts = (values, masks, further)
+        return self._run(self._graphs[self._key(parts)], parts)
 
     def check_again(self) -> None:
         """Hold every graph against the step as written at its next use."""
@@ -108,6 +115,12 @@ class Captured:
                 parameter.grad = None
             value.backward()
         return value.detach()
+
+    def _key(self, parts: Sequence[Tensors]) -> Any:
+        return (
+            self.pair.training,
+            tuple((name, t.shape, t.dtype) for part in parts for name, t in part.items()),
+        )
 
     def _run(self, graph: _Graph, parts: Sequence[Tensors]) -> Tensor:
         # The gradients of the step before are kept until now: new ones get fresh memory while they
@@ -130,7 +143,7 @@ class Captured:
 
     def _inputs(self, parts: Sequence[Tensors]) -> list[Tensor]:
         tensors = [p.data for p in self.parameters]
-        tensors += self._buffers
+        tensors += self.buffers
         return [*tensors, *(t.contiguous() for part in parts for t in part.values())]
 
     def _make(self, parts: Sequence[Tensors]) -> _Graph:
@@ -159,14 +172,14 @@ class Captured:
     def _disagreement(self, graph: _Graph, parts: Sequence[Tensors]) -> str:
         """Nothing, or in words how graph and function differ on the same noise."""
         device = next(t for part in parts for t in part.values()).device
-        before, kept = random_state(device), [b.clone() for b in self._buffers]
+        before, kept = random_state(device), [b.clone() for b in self.buffers]
 
         def outcome(run: Callable[[], Tensor]) -> list[Tensor]:
             set_random_state(before, device)
-            for buffer, value in zip(self._buffers, kept, strict=True):
+            for buffer, value in zip(self.buffers, kept, strict=True):
                 buffer.copy_(value)
             found = [run(), *(p.grad for p in self.parameters if self.gradients)]
-            found += [b.clone() for b in self._buffers]
+            found += [b.clone() for b in self.buffers]
             zero = torch.zeros((), device=device)
             return [zero if t is None else t.detach().double() for t in found]
 
@@ -178,9 +191,9 @@ class Captured:
                 captured = outcome(lambda: self._run(graph, parts))
             except Exception as error:  # a compiled graph that cannot run
                 set_random_state(before, device)
-                return _words(error)
+                return words(error)
         set_random_state(before, device)
-        for buffer, value in zip(self._buffers, kept, strict=True):
+        for buffer, value in zip(self.buffers, kept, strict=True):
             buffer.copy_(value)
         if self.gradients and not bool(written[0].isfinite()):
             return ""  # nothing to compare; whoever reads the loss says why
@@ -285,6 +298,7 @@ def has_compiler(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _words(error: Exception) -> str:
+def words(error: Exception) -> str:
+    """The first line of what went wrong."""
     text = str(error).strip().split("\n")[0][:200]
     return f"{type(error).__name__}: {text.rstrip('.')}."

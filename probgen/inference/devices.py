@@ -43,6 +43,11 @@ def as_dtype(precision: str) -> torch.dtype:
     return PRECISIONS[precision]
 
 
+def runs_ahead(device: torch.device) -> bool:
+    """Whether Python goes on while the device computes, so that reading a number would wait."""
+    return device.type != "cpu"
+
+
 def mixed(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """For `"bf16"` a context in which matrix products and convolutions are taken in bfloat16."""
     if precision != "bf16":

@@ -14,11 +14,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from probgen.contexts import evaluation, fixed_seed, fixed_seeds_of_python, random_state
 from probgen.inference.batches import Resident, Stream
 from probgen.inference.capture import Captured, Tensors
-from probgen.inference.devices import mixed
+from probgen.inference.devices import mixed, runs_ahead
 from probgen.inference.nonfinite import TAIL, broken_parameter, explain
 from probgen.inference.objectives import Objective
 from probgen.inference.parallel import Group
 from probgen.inference.recording import Recorder
+from probgen.inference.replay import DisagreementError, Replay, can_replay, without_replay
 from probgen.inference.results import FitResult, go_on_from, progress_of
 from probgen.pair import LatentVariableModel
 from probgen.progress import Progress
@@ -53,6 +54,9 @@ class Loop:
         self.step = Captured(
             pair, self.loss, gradients=True, capture=capture, precision=precision, owner="fit"
         )
+        self.replay: Replay | None = None
+        self.replays = group is None and isinstance(source, Resident)
+        self.replays = self.replays and can_replay(device)
         self.result = FitResult(pair, device=str(device))
         self.best: dict[str, Tensor] | None = None
         self.recorder: Recorder | None = None
@@ -106,7 +110,7 @@ class Loop:
         """One pass; the average bound and the number of data."""
         # On a GPU reading the loss would wait for it, so a whole epoch runs unread and is repeated
         # with a look at every step only where it went wrong.
-        look = self.device.type == "cpu" or not self.source.can_repeat
+        look = not runs_ahead(self.device) or not self.source.can_repeat
         before = _clone(self.pair.state_dict())
         optimizer_before = None if look else _clone(self.optimizer.state_dict())
         try:
@@ -115,6 +119,7 @@ class Loop:
                 assert optimizer_before is not None
                 self.pair.load_state_dict(before)
                 self.optimizer.load_state_dict(optimizer_before)
+                self.replay = None  # its optimizer state is no longer the one in use
                 losses, counts = self.steps(epoch, weight, look=True)
             broken = broken_parameter(self.pair)
             if broken:
@@ -129,17 +134,25 @@ class Loop:
         return -float((losses.double().cpu() * sizes).sum() / sizes.sum()), sum(counts)
 
     def steps(self, epoch: int, weight: float, look: bool) -> tuple[Tensor, list[int]]:
+        """The losses of an epoch and their numbers of data; recorded steps come as one average."""
         pair, losses, counts = self.pair, [], []
         further = {}
-        if weight < 1:
+        if getattr(self.objective, "warmup_epochs", 0):
             further["kl_weight"] = torch.full((), weight, device=self.device)
+        if self.replay is not None and not self.replay.begin(further):
+            self.replay = None
         if self.unchecked >= STEPS_UNCHECKED:
             self.step.check_again()
+            if self.replay is not None:
+                self.replay.unchecked = True
             self.unchecked = 0
         seed = self.seed * 1_000_003 + epoch
         with fixed_seed(seed, self.device), fixed_seeds_of_python(seed):
-            for index, (values, masks) in enumerate(self.source.batches(shuffle=True)):
+            for index, piece in enumerate(self.source.pieces(shuffle=True)):
+                if not look and self.replayed(piece):
+                    continue
                 state = random_state(self.device) if look else None
+                values, masks = self.source.batch(piece)
                 size = len(next(iter(values.values())))
                 # A smaller last batch comes once an epoch, which is not worth a graph of its own.
                 ragged = size != getattr(self.source, "size", size)
@@ -164,16 +177,51 @@ class Loop:
                 self.optimizer.step()
                 losses.append(loss)
                 counts.append(size)
-        self.unchecked += len(counts)
-        self.result.observed = tuple(name + " (where known)" * (name in masks) for name in values)
+                self.result.observed = tuple(n + " (where known)" * (n in masks) for n in values)
+                if not (look or ragged):
+                    self.record_step(values, masks, further)
+            self.unchecked += index + 1
+            if self.replay is not None and self.replay.count:
+                loss, size = self.replay.taken()
+                losses.append(loss.to(losses[0].dtype) if losses else loss)
+                counts.append(size)
         return torch.stack(losses), counts
+
+    def replayed(self, piece: Any) -> bool:
+        """Take a step by the recording, where there is one and the batch is whole."""
+        if self.replay is None or len(piece) != self.replay.source.size:
+            return False
+        try:
+            self.replay(piece)
+        except DisagreementError as error:
+            self.give_up_replays(error)
+            return False
+        return True
+
+    def record_step(self, values: Tensors, masks: Tensors, further: Tensors) -> None:
+        """On a GPU record the step, once its graph has passed its checks."""
+        if (
+            self.replay is not None
+            or not self.replays
+            or not self.step.settled(values, masks, further)
+        ):
+            return
+        assert isinstance(self.source, Resident)
+        try:
+            self.replay = Replay(self.source, self.step, self.optimizer, further)
+        except RuntimeError as error:
+            self.give_up_replays(error)
+
+    def give_up_replays(self, error: Exception) -> None:
+        self.replays, self.replay = False, None
+        without_replay(self.pair.name, error)
 
     def validate(self) -> float:
         """The validation bound with full KL weight, on the same noise every epoch."""
         assert self.held is not None
         total, count = torch.zeros((), dtype=torch.float64, device=self.device), 0
         with evaluation(self.pair), fixed_seed(self.seed + 1, self.device):
-            for values, masks in self.held.batches(shuffle=False):
+            for values, masks in map(self.held.batch, self.held.pieces(shuffle=False)):
                 with mixed(self.precision, self.device):
                     total += self.objective(self.pair, values, observed=masks).sum()
                 count += len(next(iter(values.values())))

@@ -163,6 +163,9 @@ class _Job:
         if group.rank == 0:
             kept = {name: tensor.cpu() for name, tensor in tensors.items()}
             write_tensors(Path(self.folder) / _STATE, kept, record)
+        # A process that ends with connections open can be aborted by its own network threads.
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager
