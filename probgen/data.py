@@ -101,7 +101,10 @@ class Dataset:
 
     def batch(self, rows: Tensor | slice) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What a step sees of some rows: values, binarized anew where asked, and masks."""
-        values = {name: value[rows] for name, value in self.values.items()}
+        if isinstance(rows, Tensor):  # a third of the time of value[rows]
+            values = {name: value.index_select(0, rows) for name, value in self.values.items()}
+        else:
+            values = {name: value[rows] for name, value in self.values.items()}
         for name in self.redrawn:
             # A third of the time of torch.bernoulli, and as exact: never at 0, always at 1.
             values[name] = torch.rand_like(values[name]).lt_(values[name])

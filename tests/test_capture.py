@@ -179,7 +179,7 @@ def test_a_captured_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_which_fits_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(svi, "STEPS_WORTH", 12)
+    monkeypatch.setattr(svi, "SECONDS_WORTH", 0.012)
     made: list[bool] = []
 
     class Seen(Captured):

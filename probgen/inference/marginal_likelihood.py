@@ -63,7 +63,7 @@ def log_marginal_likelihood(
             products in bfloat16 and the rest in float32; averages over samples are always taken
             in float64.
         compile: make machine code of a pass over some data, as `pg.fit` does of a step; `"auto"`
-            from 5,000 passes on. What a pass takes is in the score's `chunk`: 4,000 draws of an
+            from 3,000 passes on. What a pass takes is in the score's `chunk`: 4,000 draws of an
             MNIST network of 500 hidden units on a CPU, more of smaller ones or on a GPU.
         progress: show a progress bar.
 

@@ -137,12 +137,12 @@ class Replay:
         return compare
 
     def outcome(self, loss: Tensor, gradients: list[Tensor | None] | None) -> list[Tensor]:
-        """A copy of value, gradients and buffers, in float64."""
+        """Value, gradients, and a copy of the buffers."""
         if gradients is None:
             gradients = [parameter.grad for parameter in self.step.parameters]
-        found = [loss, *gradients, *self.step.buffers]
         zero = torch.zeros((), device=self.device)
-        return [(zero if t is None else t).detach().to(torch.float64, copy=True) for t in found]
+        found = [loss, *(zero if gradient is None else gradient for gradient in gradients)]
+        return found + [b.to(torch.float64, copy=True) for b in self.step.buffers]
 
 
 class DisagreementError(RuntimeError):
