@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import random
@@ -17,19 +18,21 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("probgen", "torch", "pyro-ppl", "numpyro", "jax", "pythae", "numpy")
 
-Block = Callable[[], float]
-"""Runs a block of work and returns its seconds a unit (a step, an image)."""
+Block = Callable[[], tuple[float, float]]
+"""Runs a block of work; its seconds a unit (a step, an image), and the average bound or log p(x), nats."""
 
 
 def in_turn(blocks: Mapping[str, Block], rounds: int, reference: str) -> dict[str, dict[str, Any]]:
-    """Medians of every contestant, and of its ratios to the reference in the same round."""
+    """Medians of every contestant, of its ratios to the reference in the same round; the last bound."""
     for block in blocks.values():
         block()
         block()
     seconds: dict[str, list[float]] = {name: [] for name in blocks}
+    bounds: dict[str, float] = {}
     for index in range(rounds):
         for name in random.Random(index).sample(list(blocks), len(blocks)):
-            seconds[name].append(blocks[name]())
+            took, bounds[name] = blocks[name]()
+            seconds[name].append(took)
     found = {}
     for name, times in seconds.items():
         ratios = np.array(times) / np.array(seconds[reference])
@@ -39,6 +42,8 @@ def in_turn(blocks: Mapping[str, Block], rounds: int, reference: str) -> dict[st
             "low": float(np.quantile(ratios, 0.1)),
             "high": float(np.quantile(ratios, 0.9)),
         }
+        if not math.isnan(bounds[name]):
+            found[name]["nats"] = bounds[name]
     return found
 
 

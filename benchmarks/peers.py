@@ -42,17 +42,17 @@ def pyro_blocks(x: Tensor, batch: int) -> dict[str, Block]:
             torch.utils.data.TensorDataset(x), batch_size=batch, shuffle=True
         )
 
-        def run() -> float:
+        def run() -> tuple[float, float]:
             nonlocal state
-            start = time.perf_counter()
+            start, total = time.perf_counter(), 0.0
             with pyro.get_param_store().scope(state) as state, pyro.validation_enabled(example):
                 if example:
                     for (rows,) in loader:
-                        svi.step(rows)
+                        total += svi.step(rows)
                 else:
                     for rows in x[torch.randperm(len(x))].split(batch):
-                        svi.step(rows)
-            return (time.perf_counter() - start) / (len(x) // batch)
+                        total += svi.step(rows)
+            return (time.perf_counter() - start) / (len(x) // batch), -total / len(x)
 
         return run
 
@@ -127,13 +127,13 @@ def numpyro_block(x: Tensor, batch: int) -> Block:
 
     compiled, count = jax.jit(epoch), 0
 
-    def run() -> float:
+    def run() -> tuple[float, float]:
         nonlocal state, count
         count += 1
         start = time.perf_counter()
         state, total = compiled(state, jax.random.PRNGKey(count))
         total.block_until_ready()
-        return (time.perf_counter() - start) / steps
+        return (time.perf_counter() - start) / steps, -float(total) / len(x)
 
     return run
 
@@ -170,13 +170,14 @@ def pythae_block(x: Tensor, batch: int) -> Block:
     dataset = BaseDataset(x, torch.zeros(len(x)))
     loader = torch.utils.data.DataLoader(dataset, batch_size=batch, shuffle=True)
 
-    def run() -> float:
-        start = time.perf_counter()
+    def run() -> tuple[float, float]:
+        start, total = time.perf_counter(), torch.zeros(())
         for rows in loader:
             loss = vae(DatasetOutput(data=rows["data"])).loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        return (time.perf_counter() - start) / (len(x) // batch)
+            total += loss.detach()
+        return (time.perf_counter() - start) / (len(x) // batch), -float(total) * batch / len(x)
 
     return run

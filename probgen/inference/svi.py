@@ -90,8 +90,10 @@ def fit(
         compile: make one graph of a step and, where there is a C++ compiler, machine code of the
             graph: the same numbers up to rounding, without the cost of Python. `"auto"` does so
             where that is estimated to save half a minute (30,000 steps of a small network, 10,000 of
-            one with 800,000 weights), since compiling takes up to twenty seconds. A graph is held against the step as written, at first and every 100 steps or so; where they
-            disagree, fit says so once and goes on as written.
+            one with 800,000 weights), since compiling takes up to twenty seconds. A graph is held
+            against the step as written, at first and every 100 steps or so; where they disagree, fit
+            says so once and goes on as written. On a GPU the whole step, the optimizer's included,
+            is then replayed as one CUDA graph.
         device: `"auto"`, or a device as torch names it.
         devices: how many GPUs, or processes of a CPU, share the work: each takes `batch_size` data
             a step and noise of its own, and their gradients are averaged, so that a step is one of
