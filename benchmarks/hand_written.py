@@ -45,7 +45,7 @@ class HandWrittenVAE(nn.Module):
         """log p(x) of one image."""
         loc, raw = self.encoder(image).chunk(2, -1)
         scale = F.softplus(raw)
-        noise = torch.randn(num_samples, 20)
+        noise = torch.randn(num_samples, 20, device=image.device)
         z = loc + scale * noise
         log_x = bernoulli(self.decoder(z), image.expand(num_samples, -1))
         log_ratio = (-0.5 * z**2 + 0.5 * noise**2 + scale.log()).sum(-1)
@@ -65,7 +65,7 @@ class HandWrittenM2(nn.Module):
         """Negative ELBO with the label summed out, nats a datum."""
         log_q = F.log_softmax(self.classifier(x), -1)
         rows = x.expand(10, *x.shape)
-        y = torch.eye(10)[:, None].expand(10, len(x), 10)
+        y = torch.eye(10, device=x.device)[:, None].expand(10, len(x), 10)
         loc, raw = self.encoder(torch.cat([rows, y], -1)).chunk(2, -1)
         scale = F.softplus(raw)
         z = loc + scale * torch.randn_like(loc)

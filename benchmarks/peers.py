@@ -36,10 +36,10 @@ def pyro_blocks(x: Tensor, batch: int) -> dict[str, Block]:
         scope = pyro.get_param_store().scope()
         with scope as state:
             pass
-        vae = PyroVAE()
+        vae = PyroVAE().to(x.device)
         svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
         loader = torch.utils.data.DataLoader(
-            torch.utils.data.TensorDataset(x), batch_size=batch, shuffle=True
+            torch.utils.data.TensorDataset(x.cpu()), batch_size=batch, shuffle=True
         )
 
         def run() -> tuple[float, float]:
@@ -48,9 +48,9 @@ def pyro_blocks(x: Tensor, batch: int) -> dict[str, Block]:
             with pyro.get_param_store().scope(state) as state, pyro.validation_enabled(example):
                 if example:
                     for (rows,) in loader:
-                        total += svi.step(rows)
+                        total += svi.step(rows.to(x.device))
                 else:
-                    for rows in x[torch.randperm(len(x))].split(batch):
+                    for rows in x[torch.randperm(len(x), device=x.device)].split(batch):
                         total += svi.step(rows)
             return (time.perf_counter() - start) / (len(x) // batch), -total / len(x)
 
@@ -110,7 +110,7 @@ def numpyro_block(x: Tensor, batch: int) -> Block:
     svi = numpyro.infer.SVI(
         model, guide, numpyro.optim.Adam(1e-3), numpyro.infer.TraceMeanField_ELBO()
     )
-    data = jnp.asarray(x.numpy())
+    data = jnp.asarray(x.cpu().numpy())
     steps = len(x) // batch
     state = svi.init(jax.random.PRNGKey(0), data[:batch])
 
