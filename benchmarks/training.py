@@ -21,6 +21,7 @@ from probgen.contexts import quiet_pyro
 from probgen.inference.batches import Resident
 from probgen.inference.loop import Loop
 from probgen.inference.optimizers import make_optimizer
+from probgen.variables import raw_from_scale
 
 REFERENCE = "hand-written, eager, default Adam"
 
@@ -52,12 +53,15 @@ def convolutional() -> pg.LatentVariableModel:
 
 
 def begin_alike(pair: pg.LatentVariableModel, model: nn.Module) -> None:
-    """The hand-written model's weights in the pair, so that all begin by torch's own rule."""
+    """The hand-written model's weights in the pair, and its scales, so that all begin alike."""
     own = [p for name, p in pair.named_parameters() if name.startswith("q_")]
     own += [p for name, p in pair.named_parameters() if name.startswith("p_")]
     with torch.no_grad():
         for mine, theirs in zip(own, model.parameters(), strict=True):
             mine.copy_(theirs)
+        bias = list(pair.get_submodule("q_z").parameters())[-1]
+        scale = nn.functional.softplus(bias[len(bias) // 2 :])
+        bias[len(bias) // 2 :] = raw_from_scale(scale)
 
 
 def ours(pair: Any, x: Tensor, batch: int, precision: str, capture: bool) -> Block:

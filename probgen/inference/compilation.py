@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ def compiled(graph: Any, inputs: Sequence[Tensor]) -> Callable[..., Any]:
             parts = {op: how for op, how in select_decomp_table().items() if op != bernoulli}
             parts[torch.ops.aten.tanh.default] = _tanh
             parts[torch.ops.aten.addmm.default] = _addmm
-            if torch.backends.mkldnn.is_available():
+            if has_onednn():
                 parts[torch.ops.aten.mm.default] = _mm
             run: Any = compile_fx(graph, list(inputs), decompositions=parts)
     return cast(Callable[..., Any], run)
@@ -54,6 +55,11 @@ def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: complex = 1, alpha: comp
     return a @ b + bias
 
 
+def has_onednn() -> bool:
+    """Whether oneDNN is there with kernels made for the processor."""
+    return torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+
+
 def has_compiler(device: torch.device) -> bool:
     """Whether inductor has what it needs: g++ or clang for a CPU; on a GPU it brings Triton."""
     if device.type == "cpu":
@@ -67,8 +73,13 @@ def _mm(a: Tensor, b: Tensor) -> Tensor:
     if small or a.device.type != "cpu" or a.dtype != torch.float32:
         return NotImplemented
     # oneDNN wants the first one in rows; turned here, that joins the operation before.
-    product: Tensor = torch.ops.probgen.product(a.contiguous(), b)
+    product: Tensor = torch.ops.probgen.product(a.contiguous(), _dense(b))
     return product
+
+
+def _dense(b: Tensor) -> Tensor:
+    """Rows or columns without gaps; for parts of a larger matrix oneDNN has but a slow reference."""
+    return b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()
 
 
 # A name of our own, since inductor would copy transposed matrices for oneDNN, which takes them as they are.
@@ -78,7 +89,7 @@ _LIBRARY.define("product(Tensor a, Tensor b) -> Tensor")
 
 @torch.library.impl(_LIBRARY, "product", "CPU")
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise.default(a, b.t(), None, "none", [], "")
+    out: Tensor = torch.ops.mkldnn._linear_pointwise.default(a, _dense(b).t(), None, "none", [], "")
     return out
 
 
