@@ -16,6 +16,8 @@ from .inference.results import FitResult as FitResult
 from .inference.scores import Score as Score
 from .inference.scores import UnreliableEstimateWarning as UnreliableEstimateWarning
 from .inference.scores import table as table
+from .inference.semisupervised import SemiSupervised as SemiSupervised
+from .inference.semisupervised import class_probabilities as class_probabilities
 from .inference.svi import fit as fit
 from .networks import MLP as MLP
 from .networks import ConvDecoder as ConvDecoder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,10 @@ MODELS: dict[str, Any] = {
     "vae": pg.models.VAE,
     "ppca": pg.models.PPCA,
     "factor-analysis": pg.models.FactorAnalysis,
+    "cvae": pg.models.CVAE,
+    "m2": pg.models.M2,
+    "m1+m2": pg.models.M1M2,
+    "adgm": pg.models.ADGM,
 }
 
 
@@ -59,15 +64,26 @@ def make_pair(
             + (f", did you mean {near[0]}?" if near else ".")
             + ' A file is written my_model.py:build, a formula --p "p(z) p(x | z)" --q "q(z | x)".'
         )
-    if model != "vae" and settings:
+    parameters = inspect.signature(MODELS[model]).parameters
+    names = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    if "hidden" not in parameters and settings:
         raise ValueError(f"{model} is linear: it takes no --hidden and no --activation.")
-    odd = [name for name in variables if name not in ("x", "z")]
+    odd = [name for name in variables if name not in names]
     if odd:
-        raise ValueError(f"{model} has the variables x and z, got {', '.join(odd)}.")
-    x = variables.get("x") or _family(data)
-    elements = int(np.prod(x.event_shape))
-    z = variables.get("z") or pg.Normal(min(8, max(1, elements // 2)))
-    pair: pg.LatentVariableModel = MODELS[model](x=x, z=z, **settings)
+        text = f"{', '.join(names[:-1])} and {names[-1]}"
+        raise ValueError(f"{model} has the variables {text}, got {', '.join(odd)}.")
+    x = variables.setdefault("x", _family(data))
+    latent = pg.Normal(min(8, max(1, int(np.prod(x.event_shape)) // 2)))
+    if "y" in names and "y" not in variables:
+        if "y" not in data.values:
+            raise ValueError(
+                f"{model} needs a class y, and the data have none. Name their column with "
+                "--labels-column, or give --var y=categorical:10."
+            )
+        variables["y"] = read_variable("categorical", data["y"])
+    pair: pg.LatentVariableModel = MODELS[model](
+        **{name: variables.get(name, latent) for name in names}, **settings
+    )
     return pair
 
 

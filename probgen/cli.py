@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-MODELS = ("vae", "ppca", "factor-analysis")
+MODELS = ("vae", "ppca", "factor-analysis", "cvae", "m2", "m1+m2", "adgm")
 
 app = typer.Typer(
     name="probgen",

@@ -118,6 +118,9 @@ def _vae(**settings: Any) -> LatentVariableModel:
     return pg.models.VAE(x=pg.Bernoulli(X), z=pg.Normal(Z), hidden=HIDDEN, **settings)
 
 
+_Y: Any = {"x": pg.Bernoulli(X), "y": pg.Categorical(Y), "hidden": HIDDEN}
+_Z: Any = {"z": pg.Normal(Z)}
+
 CASES: dict[str, Case] = {
     "VAE": Case(_vae, _x),
     "VAE of images": Case(
@@ -138,6 +141,12 @@ CASES: dict[str, Case] = {
     "convolutional M2": Case(convolutional, _real_xy, "y"),
     "binary latents": Case(binary_latents, _x),
     "Gaussian mixture VAE": Case(gaussian_mixture_vae, _xy, "y"),
+    "M2 of the library": Case(lambda: pg.models.M2(**_Y, **_Z), _xy, "y"),
+    "CVAE of the library": Case(lambda: pg.models.CVAE(**_Y, **_Z), _xy),
+    "M1M2": Case(
+        lambda: pg.models.M1M2(**_Y, z1=pg.Normal(Z), z2=pg.Normal(Z), hidden_class=HIDDEN), _xy, "y"
+    ),
+    "ADGM": Case(lambda: pg.models.ADGM(**_Y, **_Z, a=pg.Normal(Z)), _xy, "y"),
 }  # fmt: skip
 
 

@@ -126,6 +126,11 @@ def test_formulas_files_and_library_names(probgen: Any, tmp_path: Path) -> None:
         assert done.status == 0, done.err
         exact = probgen("evaluate", name, "--method", "exact", "-q")
         assert ", exact, " in exact.out, exact.err
+    for name, variables in (("cvae", "yz"), ("m2", "yz"), ("adgm", "yza")):
+        done = probgen("train", name, "--data", "digits", "--epochs", "1", "--run-dir", f"of-{name}",
+                       "--hidden", "8", "-q")  # fmt: skip
+        assert done.status == 0, done.err
+        assert set(pg.load_run(f"of-{name}").pair.variables) == {"x", *variables}
     assert tuple(MODELS) == cli.MODELS
 
 
@@ -159,9 +164,9 @@ def test_another_file_is_scored_whole(probgen: Any, tmp_path: Path) -> None:
 
 BAD: list[tuple[str, str]] = [
     ("train vae", "Name the data: --data digits"),
-    ("train --data digits", "Give one model: a name (vae, ppca, factor-analysis)"),
+    ("train --data digits", "Give one model: a name (vae, ppca, factor-analysis, cvae, m2, m1+m2, adgm)"),
     ("train vae --p p(x) --data digits", "Give one model"),
-    ("train vea --data digits", "Unknown model 'vea'; known are vae, ppca, factor-analysis, did you mean vae?"),
+    ("train vea --data digits", "Unknown model 'vea'; known are vae, ppca, factor-analysis, cvae, m2, m1+m2, adgm, did you mean vae?"),
     ("train vae --data digit", 'did you mean "digits"?'),
     ("train vae --data none.csv", "there is no file"),
     ("train vae --data digits --var z", "--var must be name=value, such as z=normal:8; got 'z'"),

@@ -70,6 +70,64 @@ class Resident:
                 yield rows.tensor_split(group.size)[group.rank]
 
 
+class Stratified(Resident):
+    """Batches with a fixed number of labelled data, which come around more often than the others.
+
+    An epoch is a pass over the unlabelled data.
+
+    Args:
+        data: with a mask of the label.
+        batch_size: data in a step.
+        label: the partly observed variable.
+        labelled: labelled data in a step.
+        group: the processes that share each batch.
+    """
+
+    def __init__(
+        self, data: Dataset, batch_size: int, label: str, labelled: int, group: Group | None = None
+    ) -> None:
+        super().__init__(data, batch_size, group=group)
+        known = (data.observed or {})[label]
+        self.known, self.unknown = (mask.nonzero().squeeze(1) for mask in (known, ~known))
+        self.labelled = labelled
+        if not 0 < labelled < self.size:
+            raise ValueError(
+                f"fit: labelled_batch={labelled} leaves nothing else in a batch of {self.size}; use a "
+                "larger batch_size, or fewer."
+            )
+        if labelled > len(self.known):
+            raise ValueError(
+                f"fit: labelled_batch={labelled}, but {label} is known for {len(self.known)} data; use "
+                f"labelled_batch={max(1, len(self.known))} or less."
+                + " Without labels the objective is pg.ELBO."
+                * (len(self.known) == 0)
+            )
+
+    @property
+    def num_batches(self) -> int:
+        world = self.group.size if self.group else 1
+        return -(-len(self.unknown) // ((self.size - self.labelled) * world))
+
+    def pieces(self, shuffle: bool) -> Iterator[Any]:
+        """Rows of the batches of an epoch: the labelled ones first."""
+        world, rank = (self.group.size, self.group.rank) if self.group else (1, 0)
+        labelled, rest = self.labelled * world, (self.size - self.labelled) * world
+        device = self.known.device
+
+        def order(rows: Tensor) -> Tensor:
+            return rows[torch.randperm(len(rows), device=device)] if shuffle else rows
+
+        unknown = order(self.unknown)
+        rounds = -(-self.num_batches * labelled // len(self.known))
+        known = torch.cat([order(self.known) for _ in range(rounds)])
+        shift_seed(rank, device)
+        for index, others in enumerate(unknown.split(rest)):
+            if len(others) >= world:
+                some = known[index * labelled : (index + 1) * labelled]
+                parts = (rows.tensor_split(world)[rank] for rows in (some, others))
+                yield torch.cat(list(parts))
+
+
 class Stream:
     """Batches from an iterable, each checked as it arrives."""
 

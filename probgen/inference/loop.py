@@ -54,6 +54,10 @@ class Loop:
         self.step = Captured(
             pair, self.loss, gradients=True, capture=capture, precision=precision, owner="fit"
         )
+        constants = getattr(objective, "constants", None)
+        self.constants = (
+            {} if constants is None or isinstance(source, Stream) else dict(constants(source.data))
+        )
         self.replay: Replay | None = None
         self.replays = group is None and isinstance(source, Resident)
         self.replays = self.replays and can_replay(device)
@@ -136,7 +140,7 @@ class Loop:
     def steps(self, epoch: int, weight: float, look: bool) -> tuple[Tensor, list[int]]:
         """The losses of an epoch and their numbers of data; recorded steps come as one average."""
         pair, losses, counts = self.pair, [], []
-        further = {}
+        further = {n: torch.full((), v, device=self.device) for n, v in self.constants.items()}
         if getattr(self.objective, "warmup_epochs", 0):
             further["kl_weight"] = torch.full((), weight, device=self.device)
         if self.replay is not None and not self.replay.begin(further):

@@ -32,6 +32,7 @@ from probgen.inference.optimizers import make_optimizer, make_scheduler
 from probgen.inference.parallel import Group, Outcome, current_group, launch
 from probgen.inference.recording import Recorder, describe_data, described
 from probgen.inference.results import FitResult, progress_of, set_progress
+from probgen.inference.semisupervised import SemiSupervised
 from probgen.pair import LatentVariableModel
 
 SECONDS_WORTH = 30.0
@@ -181,7 +182,7 @@ def fit(
         stack.enter_context(enough_memory("fit", "batch_size, num_particles or hidden"))
         try:
             pair.to(device=target, dtype=dtype)
-            source, held = _sources(pair, data, validation, batch_size, target, dtype, group)
+            source, held = _sources(pair, data, validation, batch_size, goal, target, dtype, group)
             captured = wants_capture(compile, pair, source, num_epochs)
             loop = Loop(
                 pair, source, held, goal, target, seed,
@@ -276,7 +277,7 @@ def wants_capture(
 
 
 def _sources(
-    pair: LatentVariableModel, data: Any, validation: Any, batch_size: int | None,
+    pair: LatentVariableModel, data: Any, validation: Any, batch_size: int | None, goal: Objective,
     device: torch.device, dtype: torch.dtype, group: Group | None,
 ) -> tuple[Resident | Stream, Resident | None]:  # fmt: skip
     where: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -287,6 +288,8 @@ def _sources(
         prepared = prepare(pair, data, owner="fit", **where)
         clamp = batch_size is None
         source = Resident(prepared, batch_size or BATCH_SIZE, clamp=clamp, group=group)
+        if isinstance(goal, SemiSupervised):
+            source = goal.batches(prepared, source.size, group)
     if validation is None:
         return source, None
     prepared = prepare(pair, validation, owner="fit, validation data", **where)

@@ -1,0 +1,227 @@
+r"""Learning from few labels: the bound of all data, and a classifier trained on the labels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probgen.contexts import as_count, as_seed, evaluation, fixed_seed
+from probgen.data import Dataset
+from probgen.inference.batches import Resident, Stratified
+from probgen.inference.devices import as_device, placed
+from probgen.inference.inputs import prepare
+from probgen.inference.objectives import elbo
+from probgen.inference.parallel import Group
+from probgen.inference.traces import PairTrace, trace_pair
+from probgen.pair import LatentVariableModel
+
+ROWS = 10_000
+"""Data times draws in a pass of the classifier."""
+
+
+class SemiSupervised:
+    r"""The objective of semi-supervised learning, for any pair with a class y that some data know.
+
+    $$\frac{N_l}{N}\,\overline{\mathcal L(x, y)} + \frac{N_u}{N}\,\overline{\mathcal U(x)}
+      + \alpha\,\overline{\log q(y | \cdot)}$$
+
+    in nats a datum, maximized; bars are averages over the labelled, the unlabelled and again the
+    labelled data. $\mathcal L$ is the evidence lower bound with y given, $\mathcal U$ the one with y
+    summed out exactly under q(y | ...). What of the guide stands before y (a latent of a stack, an
+    auxiliary) is drawn for the last term. `alpha=0.1` is what Kingma et al. write as α = 0.1·N before
+    the same average, beside bounds that are summed over the N data.
+
+    Args:
+        label: the class.
+        alpha: weight of the classifier's term.
+        num_particles: draws of the guide for each datum.
+        analytic_kl: closed-form KL terms where there are some.
+        warmup_epochs: the weight of the KL terms grows linearly to one over as many epochs.
+        labelled_batch: labelled data in each batch of `fit`; by default as many as chance brings.
+
+    Raises:
+        ValueError: a setting out of range.
+
+    References:
+        Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
+        models", eq. 8 and 9.
+    """
+
+    def __init__(
+        self, label: str = "y", *, alpha: float = 0.1, num_particles: int = 1,
+        analytic_kl: bool = False, warmup_epochs: int = 0, labelled_batch: int | None = None,
+    ) -> None:  # fmt: skip
+        owner = "SemiSupervised"
+        if not isinstance(alpha, (int, float)) or isinstance(alpha, bool) or not 0 <= alpha < 1e9:
+            raise ValueError(
+                f"{owner}: alpha must be a finite number of at least 0, got {alpha!r}."
+            )
+        self.label, self.alpha = label, float(alpha)
+        self.num_particles = as_count(num_particles, "num_particles", owner)
+        self.analytic_kl = analytic_kl
+        self.warmup_epochs = as_count(warmup_epochs, "warmup_epochs", owner, least=0)
+        if labelled_batch is not None:
+            labelled_batch = as_count(labelled_batch, "labelled_batch", owner)
+        self.labelled_batch = labelled_batch
+
+    def __repr__(self) -> str:
+        return (
+            f"SemiSupervised({self.label!r}, alpha={self.alpha:g}, "
+            f"num_particles={self.num_particles}, analytic_kl={self.analytic_kl}, "
+            f"warmup_epochs={self.warmup_epochs}, labelled_batch={self.labelled_batch})"
+        )
+
+    def __call__(
+        self,
+        pair: LatentVariableModel,
+        data: Mapping[str, Tensor],
+        *,
+        observed: Mapping[str, Tensor] | None = None,
+        kl_weight: Tensor | None = None,
+        labelled_share: Tensor | None = None,
+    ) -> Tensor:
+        """A value for each datum whose average over the batch is the objective, shape `(batch,)`.
+
+        Args:
+            pair: the pair.
+            data: tensors `(batch, *event_shape)` by variable name.
+            observed: boolean masks `(batch,)` of partly observed variables; without one for the
+                class every datum is labelled.
+            kl_weight: a scalar tensor that multiplies the KL terms; `None` is one.
+            labelled_share: N_l / N over all data, a scalar tensor; `None` takes the batch's own.
+        """
+        if self.label not in data:
+            raise ValueError(
+                f"SemiSupervised: {self.label} is not given. Give the labels, with a mask that says "
+                'where they are known: pg.Dataset(values, observed={"y": mask}).'
+            )
+        masks = dict(observed or {})
+        known = masks.get(self.label)
+        if known is None:
+            known = torch.ones_like(data[self.label], dtype=torch.bool)
+        masks[self.label] = known
+        trace = trace_pair(pair, data, num_particles=self.num_particles, observed=masks)
+        bound = elbo(trace, analytic_kl=self.analytic_kl, kl_weight=kl_weight)
+        bound = bound.expand(trace.num_data)
+        share = known.to(bound.dtype).mean() if labelled_share is None else labelled_share
+        labelled = known.to(bound.dtype)
+        labelled = labelled / labelled.mean().clamp(min=0.5 / len(known))
+        unlabelled = (~known).to(bound.dtype)
+        unlabelled = unlabelled / unlabelled.mean().clamp(min=0.5 / len(known))
+        value: Tensor = (share * labelled + (1 - share) * unlabelled) * bound
+        if self.alpha:
+            value = value + self.alpha * labelled * class_log_prob(trace, self.label)
+        return value
+
+    def constants(self, data: Dataset) -> dict[str, float]:
+        """What a call takes of all the data: the share of them that is labelled."""
+        mask = (data.observed or {}).get(self.label)
+        return {"labelled_share": 1.0 if mask is None else float(mask.double().mean())}
+
+    def batches(self, data: Dataset, batch_size: int, group: Group | None) -> Resident:
+        """Batches of `fit`, with as many labelled data as was asked for.
+
+        Raises:
+            ValueError: no labels among the data, or fewer than a batch is to have.
+        """
+        if self.label not in data.values:
+            raise ValueError(
+                f"SemiSupervised: the data have no {self.label}. Give labels with a mask that says where "
+                f'they are known: pg.Dataset(values, observed={{"{self.label}": mask}}).'
+            )
+        mask = (data.observed or {}).get(self.label)
+        if mask is None or bool(mask.all()):
+            warnings.warn(
+                f"SemiSupervised: {self.label} is known for all data, so this is supervised learning.",
+                stacklevel=2,
+            )
+        elif self.labelled_batch is not None:
+            return Stratified(data, batch_size, self.label, self.labelled_batch, group)
+        return Resident(data, batch_size, group=group)
+
+
+def class_log_prob(trace: PairTrace, label: str) -> Tensor:
+    """log q(y | ...) of the label of each datum, averaged over particles; 0 where it is not known.
+
+    Raises:
+        ValueError: the guide has no factor for the class.
+    """
+    if label not in trace.guide_sums:
+        raise ValueError(
+            f"SemiSupervised: the guide has no factor q({label} | ...), so there is no classifier to "
+            "train. Add one, or use pg.ELBO."
+        )
+    _, known = trace.observed[label]
+    chosen = trace.allowed(label)
+    assert chosen is not None
+    log_q = torch.where(known & chosen, trace.log_q[label], 0.0)
+    log_q = log_q.sum(trace.guide_sums[label], keepdim=True)
+    return log_q.reshape(-1, log_q.shape[-1]).mean(0)
+
+
+def class_probabilities(
+    pair: LatentVariableModel,
+    data: Any,
+    *,
+    label: str = "y",
+    num_samples: int = 100,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+) -> Tensor:
+    r"""The classifier of a guide: the average of $q(y | \cdot)$ over draws of what stands before y.
+
+    Args:
+        pair: the pair; it is left as it was.
+        data: a Dataset, a dict of arrays by variable name, or one array; labels in it are left aside.
+        label: the class.
+        num_samples: draws a datum; one is enough, and taken, where nothing is drawn before y.
+        seed: of the draws.
+        device: `"auto"`, or a device as torch names it.
+
+    Returns:
+        Shape `(data, classes)`, on the CPU.
+
+    Raises:
+        ValueError: data that do not fit the pair, or a guide without a factor for the class.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> _ = torch.manual_seed(0)
+        >>> m2 = pg.models.M2(x=pg.Bernoulli(4), y=pg.Categorical(3), z=pg.Normal(2))
+        >>> pg.class_probabilities(m2, torch.ones(5, 4)).shape
+        torch.Size([5, 3])
+    """
+    owner = "class_probabilities"
+    num_samples = as_count(num_samples, "num_samples", owner)
+    target = as_device(device)
+    dtype = next(pair.parameters()).dtype
+    classifier = placed(pair, target, dtype)
+    if isinstance(data, Dataset) and label in data.values:
+        data = data.only(*(name for name in data.values if name != label))
+    elif isinstance(data, Mapping):
+        data = {name: value for name, value in data.items() if name != label}
+    dataset = prepare(classifier, data, owner=owner, device=target, dtype=dtype)
+    with evaluation(classifier), fixed_seed(as_seed(seed, owner), target):
+        first = trace_pair(classifier, dataset.batch(slice(0, 1))[0])
+        if label not in first.guide_sums:
+            raise ValueError(
+                f"{owner}: {pair.name} has no guide factor q({label} | ...), so it does not classify."
+            )
+        before = list(first.guide)[: list(first.guide).index(label)]
+        draws = num_samples if set(before) & set(first.sampled) else 1
+        rows = max(1, ROWS // draws)
+        parts = []
+        for start in range(0, len(dataset), rows):
+            values, _ = dataset.batch(slice(start, start + rows))
+            trace = trace_pair(classifier, values, num_particles=draws)
+            dim = trace.guide_sums[label]
+            log_q = trace.log_q[label].movedim(
+                dim, -1
+            )  # (particles, data, classes), or no particles
+            probabilities = log_q.exp().reshape(-1, *log_q.shape[-2:]).mean(0)
+            parts.append(probabilities.expand(len(next(iter(values.values()))), -1).cpu())
+    return torch.cat(parts)
