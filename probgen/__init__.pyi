@@ -10,7 +10,9 @@ from .formula import FormulaError as FormulaError
 from .inference.capture import CaptureWarning as CaptureWarning
 from .inference.marginal_likelihood import log_marginal_likelihood as log_marginal_likelihood
 from .inference.objectives import ELBO as ELBO
+from .inference.posterior import active_units as active_units
 from .inference.posterior import encode as encode
+from .inference.posterior import features as features
 from .inference.posterior import reconstruct as reconstruct
 from .inference.results import FitResult as FitResult
 from .inference.scores import Score as Score

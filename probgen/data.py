@@ -25,6 +25,8 @@ class Dataset:
         transformations: what was done to each variable's raw data, in words.
         log_jacobians: what to add to log p for the density of a variable before it, nats.
         redrawn: variables whose values are probabilities, binarized anew in every batch.
+        spread: of variables whose values are means, the scale of the Gaussian noise that is added
+            anew in every batch, shape of the values.
         classes: what the classes 0, 1, ... of a variable are called, where they have names.
 
     Raises:
@@ -44,6 +46,7 @@ class Dataset:
     transformations: Mapping[str, str] = field(default_factory=dict)
     log_jacobians: Mapping[str, float] = field(default_factory=dict)
     redrawn: tuple[str, ...] = ()
+    spread: Mapping[str, Tensor] = field(default_factory=dict)
     classes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,8 +74,16 @@ class Dataset:
                     f"Dataset: observed[{name!r}] must be boolean of shape ({sizes[name]},), got "
                     f"{mask.dtype} of shape {tuple(mask.shape)}."
                 )
+        spread = {name: as_tensor(scale, name) for name, scale in self.spread.items()}
+        for name, scale in spread.items():
+            if name not in values or scale.shape != values[name].shape or bool((scale < 0).any()):
+                raise ValueError(
+                    f"Dataset: spread[{name!r}] must be of at least 0 and of the shape of a variable "
+                    f"{name}, got shape {tuple(scale.shape)}."
+                )
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "observed", masks)
+        object.__setattr__(self, "spread", spread)
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
@@ -97,10 +108,15 @@ class Dataset:
     def subset(self, indices: Tensor | slice) -> Dataset:
         """Some of the data, by indices, boolean mask or slice."""
         masks = {name: mask[indices] for name, mask in (self.observed or {}).items()}
-        return replace(self, values={n: v[indices] for n, v in self.values.items()}, observed=masks)
+        return replace(
+            self,
+            values={name: value[indices] for name, value in self.values.items()},
+            observed=masks,
+            spread={name: scale[indices] for name, scale in self.spread.items()},
+        )
 
     def batch(self, rows: Tensor | slice) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What a step sees of some rows: values, binarized anew where asked, and masks."""
+        """What a step sees of some rows: values, drawn anew where asked, and masks."""
         if isinstance(rows, Tensor):  # a third of the time of value[rows]
             values = {name: value.index_select(0, rows) for name, value in self.values.items()}
         else:
@@ -108,6 +124,8 @@ class Dataset:
         for name in self.redrawn:
             # A third of the time of torch.bernoulli, and as exact: never at 0, always at 1.
             values[name] = torch.rand_like(values[name]).lt_(values[name])
+        for name, scale in self.spread.items():
+            values[name] = values[name] + scale[rows] * torch.randn_like(values[name])
         return values, {name: mask[rows] for name, mask in (self.observed or {}).items()}
 
     def only(self, *names: str) -> Dataset:
@@ -123,6 +141,7 @@ class Dataset:
             transformations={n: w for n, w in self.transformations.items() if n in names},
             log_jacobians={n: v for n, v in self.log_jacobians.items() if n in names},
             redrawn=tuple(name for name in self.redrawn if name in names),
+            spread={n: scale for n, scale in self.spread.items() if n in names},
             classes={n: kinds for n, kinds in self.classes.items() if n in names},
         )
 
@@ -234,8 +253,18 @@ class Dataset:
         )
 
     def stored(self, *, seed: int = 0) -> Dataset:
-        """One stored draw of whatever is binarized anew in every batch."""
+        """One stored draw of whatever is drawn anew in every batch."""
         data = self
+        for index, (name, scale) in enumerate(self.spread.items()):
+            noise = np.random.default_rng([seed, index]).standard_normal(tuple(scale.shape))
+            value = data[name] + scale * torch.from_numpy(noise).to(scale)
+            words = f"{self.transformations.get(name, name)}, one stored draw (seed {seed})"
+            data = replace(
+                data,
+                values={**data.values, name: value},
+                spread={n: other for n, other in data.spread.items() if n != name},
+                transformations={**data.transformations, name: words},
+            )
         for name in self.redrawn:
             data = data.binarized("static", name, seed=seed)
         return data

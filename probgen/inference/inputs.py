@@ -72,7 +72,8 @@ def prepare(
         if name in variables:
             check_shape(value, variables[name], name, owner, pair.name)
         values[name] = value.to(device)
-    dataset = replace(dataset, values=values, observed=masks)
+    spread = {name: scale for name, scale in dataset.spread.items() if name in values}
+    dataset = replace(dataset, values=values, observed=masks, spread=spread)
     sites = {}
     if probe or any(name not in variables for name in values):
         sites = _probe(pair, dataset, dtype)
@@ -86,7 +87,8 @@ def prepare(
             described = f"{pair.name} is {family}"
             check_support(value, support, name, owner, described, masks.get(name))
     converted = {name: convert(v, variables.get(name), dtype) for name, v in values.items()}
-    return replace(dataset, values=converted)
+    spread = {n: s.to(converted[n]) for n, s in dataset.spread.items() if n in converted}
+    return replace(dataset, values=converted, spread=spread)
 
 
 def as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:

@@ -110,10 +110,11 @@ def log_marginal_likelihood(
     if draws not in ("iid", "rqmc"):
         raise ValueError(f'log_marginal_likelihood: draws must be "iid" or "rqmc", got {draws!r}.')
     check_compile(compile, "log_marginal_likelihood")
-    if dataset.redrawn:
+    drawn = [*dataset.redrawn, *dataset.spread]
+    if drawn:
         raise ValueError(
-            f"log_marginal_likelihood: {', '.join(dataset.redrawn)} is binarized anew in every "
-            'batch, so a score of it has no fixed data. Store a draw: data.binarized("static").'
+            f"log_marginal_likelihood: {', '.join(drawn)} is drawn anew in every batch, so a score of "
+            'it has no fixed data. Store a draw: data.binarized("static"), or data.stored().'
         )
     lower = "num_samples, or score the data in parts"
     with (

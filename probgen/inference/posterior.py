@@ -1,7 +1,8 @@
-"""What the guide says of data: encode and reconstruct."""
+"""What the guide says of data: encode, reconstruct, and latents as features."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -100,6 +101,109 @@ def reconstruct(
     if not parts:
         raise ValueError(f"reconstruct: the data of {pair.name} are classes, which have no mean.")
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
+
+
+def features(
+    pair: LatentVariableModel,
+    data: Dataset,
+    *,
+    latent: str = "z",
+    columns: Tensor | None = None,
+    redraw: bool = False,
+    device: str | torch.device = "auto",
+) -> Dataset:
+    """A latent under the guide, as the data x of another model or classifier (M1).
+
+    Args:
+        pair: a trained pair whose guide infers the latent from the data alone.
+        data: what the pair knows of it is encoded, the rest, such as labels, is kept.
+        latent: which one.
+        columns: its elements to keep, such as `active_units` of the training data.
+        redraw: draw from q(z | x) anew in every batch of `fit`, in place of its mean.
+        device: `"auto"`, or a device as torch names it.
+
+    Returns:
+        A Dataset whose `x`, `(data, elements)`, is the mean, on the CPU.
+
+    Raises:
+        TypeError: data that are no Dataset.
+        ValueError: data that do not fit the pair, or a latent that is not the guide's, not
+            continuous, or depends on a class.
+
+    References:
+        Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
+        models" (M1, and the features redrawn in M1+M2).
+    """
+    if not isinstance(data, Dataset):
+        raise TypeError(f"features: data must be a pg.Dataset, got {type(data).__name__}.")
+    encoder, dataset = _ready(pair, data, "features", device)
+    means, scales = [], []
+    with evaluation(encoder), fixed_seed(0, _device(dataset)):
+        for start in range(0, len(dataset), BLOCK):
+            block = dataset.subset(slice(start, start + BLOCK))
+            trace = trace_pair(encoder, block.values, observed=block.observed)
+            site = trace.guide.get(latent)
+            if site is None or not site["fn"].has_rsample or trace.guide_sums:
+                raise ValueError(
+                    f"features: {latent} must be a continuous latent of {pair.name} that its guide "
+                    f"infers from the data alone; the guide has {', '.join(trace.guide) or 'none'}."
+                )
+            means.append(site["fn"].mean.flatten(1).cpu())
+            scales.append(site["fn"].stddev.flatten(1).cpu())
+    mean, scale = torch.cat(means), torch.cat(scales)
+    if columns is not None:
+        mean, scale = mean[:, columns], scale[:, columns]
+    rest = [name for name in data.values if name not in dataset.values]
+    words = f"x is {latent} of {pair.name}" + ", drawn anew in every batch" * redraw
+    found = Dataset(
+        {"x": mean}, data.name, transformations={"x": words}, spread={"x": scale} if redraw else {}
+    )
+    if not rest:
+        return found
+    kept = data.only(*rest)
+    return replace(
+        kept,
+        values={**kept.values, **found.values},
+        spread={**kept.spread, **found.spread},
+        transformations={**kept.transformations, **found.transformations},
+    )
+
+
+def active_units(
+    pair: LatentVariableModel,
+    data: Dataset,
+    *,
+    latent: str = "z",
+    threshold: float = 0.1,
+    device: str | torch.device = "auto",
+) -> Tensor:
+    """The elements of a latent whose posterior mean moves with the data.
+
+    Args:
+        pair: a trained pair.
+        data: to look at.
+        latent: which latent.
+        threshold: least standard deviation of the mean over the data.
+        device: `"auto"`, or a device as torch names it.
+
+    Returns:
+        Indices into the flattened latent.
+
+    Raises:
+        ValueError: as `features`; or no element is active.
+
+    References:
+        Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders", section 5
+        (variance of the mean above 0.01).
+    """
+    spread = features(pair, data, latent=latent, device=device)["x"].std(0)
+    found = (spread > threshold).nonzero().squeeze(1)
+    if not len(found):
+        raise ValueError(
+            f"active_units: no element of {latent} moves by more than {threshold} (the most is "
+            f"{float(spread.max()):.3g}). Train {pair.name} longer, or lower the threshold."
+        )
+    return found
 
 
 def _encode(encoder: LatentVariableModel, dataset: Dataset, seed: int) -> dict[str, Tensor]:

@@ -331,7 +331,8 @@ def describe_data(train: Any, validation: Any, splits: Splits | None) -> dict[st
 
 
 def _compared(about: Mapping[str, Any]) -> list[Any]:
-    return [about["hash"], *about.get("transformations", {}).values(), *about.get("redrawn", [])]
+    drawn = [*about.get("redrawn", []), about.get("spread")]
+    return [about["hash"], *about.get("transformations", {}).values(), *drawn]
 
 
 def _describe_part(part: Any) -> dict[str, Any]:
@@ -343,6 +344,7 @@ def _describe_part(part: Any) -> dict[str, Any]:
         "shapes": {name: list(value.shape[1:]) for name, value in part.values.items()},
         "transformations": dict(part.transformations),
         "redrawn": list(part.redrawn),
+        "spread": fingerprint(part.spread) if part.spread else None,
         "hash": fingerprint(part.values, part.observed),
     }
 

@@ -206,7 +206,7 @@ def class_probabilities(
         data = {name: value for name, value in data.items() if name != label}
     dataset = prepare(classifier, data, owner=owner, device=target, dtype=dtype)
     with evaluation(classifier), fixed_seed(as_seed(seed, owner), target):
-        first = trace_pair(classifier, dataset.batch(slice(0, 1))[0])
+        first = trace_pair(classifier, dataset.subset(slice(0, 1)).values)
         if label not in first.guide_sums:
             raise ValueError(
                 f"{owner}: {pair.name} has no guide factor q({label} | ...), so it does not classify."
@@ -216,7 +216,7 @@ def class_probabilities(
         rows = max(1, ROWS // draws)
         parts = []
         for start in range(0, len(dataset), rows):
-            values, _ = dataset.batch(slice(start, start + rows))
+            values = dataset.subset(slice(start, start + rows)).values
             trace = trace_pair(classifier, values, num_particles=draws)
             dim = trace.guide_sums[label]
             log_q = trace.log_q[label].movedim(
