@@ -297,6 +297,7 @@ class Dataset:
         return replace(
             self,
             values={**self.values, name: ((value - mean) / scale).float()},
+            spread={n: (s / scale).float() if n == name else s for n, s in self.spread.items()},
             transformations={**self.transformations, name: words},
             log_jacobians={**self.log_jacobians, name: jacobian},
         )

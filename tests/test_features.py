@@ -54,6 +54,8 @@ def test_parts_and_stored_draws() -> None:
     assert not drawn.only("y").spread and drawn.only("x").spread
     splits = drawn.split(test=10, seed=1)
     assert splits.test is not None and len(splits.test.spread["x"]) == 10
+    scaled = drawn.standardized()
+    assert torch.allclose(scaled.spread["x"] * drawn["x"].std(0, correction=0), drawn.spread["x"])
     kept = drawn.stored(seed=2)
     assert not kept.spread and torch.equal(kept["x"], drawn.stored(seed=2)["x"])
     assert not torch.equal(kept["x"], drawn.stored(seed=3)["x"])
