@@ -76,7 +76,11 @@ class Dataset:
                 )
         spread = {name: as_tensor(scale, name) for name, scale in self.spread.items()}
         for name, scale in spread.items():
-            if name not in values or scale.shape != values[name].shape or bool((scale < 0).any()):
+            if (
+                name not in values
+                or scale.shape != values[name].shape
+                or not bool((scale >= 0).all())
+            ):
                 raise ValueError(
                     f"Dataset: spread[{name!r}] must be of at least 0 and of the shape of a variable "
                     f"{name}, got shape {tuple(scale.shape)}."
@@ -222,6 +226,8 @@ class Dataset:
         """
         if how not in ("static", "dynamic"):
             raise ValueError(f'Dataset.binarized: use "static" or "dynamic", got {how!r}.')
+        if name in self.spread:
+            raise ValueError(f"Dataset.binarized: {name} is drawn anew in every batch already.")
         value = self[name]
         if not bool(((value >= 0) & (value <= 1)).all()):
             raise ValueError(

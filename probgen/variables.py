@@ -293,3 +293,16 @@ class Categorical(Variable):
     def _arguments(self) -> str:
         shape = f", {tuple(self.event_shape)}" if self.event_shape else ""
         return f"{self.num_classes}{shape}"
+
+
+def as_class(variable: Variable, owner: str) -> Variable:
+    """A variable that can be summed out.
+
+    Raises:
+        TypeError: no scalar `Categorical`.
+    """
+    if not isinstance(variable, Categorical) or variable.event_shape:
+        raise TypeError(
+            f"{owner}: y must be a scalar pg.Categorical, such as pg.Categorical(10), got {variable!r}."
+        )
+    return variable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import probgen as pg
 from probgen.contexts import fixed_seed
+from probgen.inference import compilation
 from probgen.inference.capture import Captured
 from probgen.inference.compilation import WORTH, _dense, _tanh, has_compiler, has_onednn
 
@@ -105,6 +107,14 @@ def test_a_compiled_step_takes_large_products_by_onednn() -> None:
     assert counted.others > 0
     for a, b in zip(exact, found, strict=True):
         assert (a - b).norm() < 1e-5 * (1 + a.norm())
+
+
+def test_the_module_can_be_reloaded() -> None:
+    """As notebooks do that watch for changes."""
+    again = importlib.reload(compilation)
+    if has_onednn():
+        assert torch.ops.probgen.product(torch.eye(2), torch.ones(2, 3)).tolist() == [[1, 1, 1]] * 2
+    assert again.WORTH == WORTH
 
 
 def test_tanh() -> None:

@@ -104,13 +104,21 @@ def test_active_units() -> None:
 
 
 def test_refused() -> None:
-    with pytest.raises(ValueError, match=r"h must be a continuous latent of VAE.*the guide has z"):
+    with pytest.raises(
+        ValueError, match=r"h must be a continuous latent of VAE.*the guide has z\."
+    ):
         pg.features(vae(), data(), latent="h", device="cpu")
     m2 = CASES["M2"].build()
     with pytest.raises(
         ValueError, match=r"z must be a continuous latent of .* from the data alone"
     ):
         pg.features(m2, pg.Dataset({"x": binary(3)}), device="cpu")
+    stack = CASES["M1M2"].build()
+    z1 = pg.features(stack, pg.Dataset({"x": binary(3)}), latent="z1", redraw=True, device="cpu")
+    assert z1["x"].shape == (3, 2)
+    for latent in ("y", "z2"):
+        with pytest.raises(ValueError, match=r"must be a continuous latent .* z1, y, z2"):
+            pg.features(stack, pg.Dataset({"x": binary(3)}), latent=latent, device="cpu")
     with pytest.raises(ValueError, match="y must be a continuous latent"):
         pg.features(m2, pg.Dataset({"x": binary(3)}), latent="y", device="cpu")
     with pytest.raises(TypeError, match=r"data must be a pg\.Dataset, got Tensor"):

@@ -186,3 +186,7 @@ def test_warm_up_reaches_the_objective() -> None:
     pg.fit(vae(), structured(16), num_epochs=6, batch_size=16,
            objective=Spy(warmup_epochs=4), **QUICK)  # fmt: skip
     assert given == [0.25, 0.5, 0.75, 1, 1, 1]
+    given.clear()
+    pg.fit(vae(), structured(16), num_epochs=2, batch_size=16,
+           objective=Spy(warmup_epochs=1), **QUICK)  # fmt: skip
+    assert given == [None, None]  # its weight would be one from the start

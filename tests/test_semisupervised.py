@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import numpy as np
+import pyro
 import pytest
 import torch
 from torch import Tensor
@@ -21,8 +22,9 @@ CPU = torch.device("cpu")
 
 
 def gradients(pair: Any, value: Tensor) -> list[Tensor]:
-    found = torch.autograd.grad(value, list(pair.parameters()), allow_unused=True)
-    return [torch.zeros(()) if g is None else g for g in found]
+    parameters = list(pair.parameters())
+    found = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
 
 def same(pair: Any, found: Tensor, expected: Tensor) -> None:
@@ -70,8 +72,11 @@ def test_the_objective_is_the_sum_by_hand(alpha: float, share: float | None) -> 
     expected = weight * labelled[known].mean() + (1 - weight) * unlabelled[~known].mean()
     expected = expected + alpha * own[known].mean()
     settings = {} if share is None else {"labelled_share": torch.tensor(share, dtype=torch.float64)}
-    goal = pg.SemiSupervised(alpha=alpha)
+    goal = pg.SemiSupervised(alpha=alpha, labelled_batch=3)
     same(pair, goal(pair, data, observed={"y": known}, **settings).mean(), expected)
+    if share is None:
+        by_chance = pg.SemiSupervised(alpha=alpha)
+        same(pair, by_chance(pair, data, observed={"y": known}).mean(), expected)
 
 
 @pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.label == "y"])
@@ -106,7 +111,8 @@ def test_labels_given_for_all_are_labels_known_for_all() -> None:
 def test_the_composition_of_batches_changes_no_expectation(labelled: int, others: int) -> None:
     """The average over every batch of so many labelled and unlabelled data is the whole data's value."""
     pair, data, known = m2()
-    goal, share = pg.SemiSupervised(alpha=0.7), torch.tensor(3 / 9, dtype=torch.float64)
+    goal = pg.SemiSupervised(alpha=0.7, labelled_batch=labelled)
+    share = torch.tensor(3 / 9, dtype=torch.float64)
     rows = [torch.arange(9)[mask].tolist() for mask in (known, ~known)]
     values = []
     for some in itertools.combinations(rows[0], labelled):
@@ -115,6 +121,65 @@ def test_the_composition_of_batches_changes_no_expectation(labelled: int, others
             mask = {"y": known[[*some, *rest]]}
             values.append(goal(pair, batch, observed=mask, labelled_share=share).mean())
     same(pair, torch.stack(values).mean(), goal(pair, data, observed={"y": known}).mean())
+
+
+@pytest.mark.usefixtures("still")
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_batches_by_chance_change_no_expectation(size: int) -> None:
+    """Over every batch of a size, also those without a label."""
+    pair, data, known = m2()
+    goal, share = pg.SemiSupervised(alpha=0.7), torch.tensor(3 / 9, dtype=torch.float64)
+    values = []
+    for rows in map(list, itertools.combinations(range(9), size)):
+        batch = {name: value[rows] for name, value in data.items()}
+        values.append(goal(pair, batch, observed={"y": known[rows]}, labelled_share=share).mean())
+    same(pair, torch.stack(values).mean(), goal(pair, data, observed={"y": known}).mean())
+
+
+class TwoClasses(pg.LatentVariableModel):
+    """p(w) p(y) p(x | w, y), q(w | x) q(y | w, x)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        w, y, x = pg.Categorical(2), pg.Categorical(3), pg.Bernoulli(6)
+        self.p_w, self.p_y = pg.Conditional(w), pg.Conditional(y)
+        self.p_x = pg.Conditional(x, {"w": w, "y": y}, hidden=(8,))
+        self.q_w = pg.Conditional(w, {"x": x}, hidden=(8,))
+        self.q_y = pg.Conditional(y, {"w": w, "x": x}, hidden=(8,))
+
+    def model(self, x: Any = None, w: Any = None, y: Any = None) -> None:
+        with pyro.plate("data", self.batch_size(x=x, w=w, y=y), dim=-1):
+            w = pyro.sample("w", self.p_w(), obs=w)
+            y = pyro.sample("y", self.p_y(), obs=y)
+            pyro.sample("x", self.p_x(w=w, y=y), obs=x)
+
+    def guide(self, x: Any = None, w: Any = None, y: Any = None) -> None:
+        with pyro.plate("data", self.batch_size(x=x, w=w, y=y), dim=-1):
+            if w is None:
+                w = pyro.sample("w", self.q_w(x=x))
+            if y is None:
+                pyro.sample("y", self.q_y(w=w, x=x))
+
+
+@pytest.mark.parametrize("garbage", [0, 1, -1])
+def test_another_class_before_this_one_is_averaged_by_its_q(garbage: int) -> None:
+    """Or is the one that is known; what stands where it is not known is not looked at."""
+    torch.manual_seed(0)
+    pair = TwoClasses().double()
+    x, y = binary(4).double(), labels(4)
+    w, known = torch.tensor([1, 0, garbage, garbage]), torch.tensor([True, True, False, False])
+    data = pg.Dataset({"x": x, "w": w}, observed={"w": known})
+    q_w = torch.where(
+        known[:, None], torch.nn.functional.one_hot(w.clamp(min=0), 2).double(), pair.q_w(x=x).probs
+    )
+    q_y = torch.stack([pair.q_y(w=torch.full((4,), c), x=x).probs for c in range(2)])
+    expected = (q_w.T[..., None] * q_y).sum(0)
+    assert torch.allclose(pg.class_probabilities(pair, data, device="cpu"), expected.detach())
+    log_q = (q_w.T * q_y.log()[:, torch.arange(4), y]).sum(0)
+    values, masks = {"x": x, "w": w, "y": y}, {"w": known, "y": torch.ones(4) > 0}
+    with fixed_seed(0, CPU), quiet_pyro():
+        both = [pg.SemiSupervised(alpha=a)(pair, values, observed=masks) for a in (1, 0)]
+    same(pair, (both[0] - both[1]).sum(), log_q.sum())
 
 
 def test_what_stands_before_the_class_is_drawn() -> None:
@@ -250,6 +315,27 @@ def test_settings(settings: Any, message: str) -> None:
         pg.SemiSupervised(**settings)
 
 
+def test_what_is_wrong_shows_before_a_run_begins(tmp_path: Any) -> None:
+    goal = pg.SemiSupervised()
+    settings: Any = {"num_epochs": 1, "batch_size": 10, "objective": goal, **QUICK}
+    pair = CASES["M2 of the library"].build()
+    with pytest.raises(ValueError, match="the validation data have no y"):
+        pg.fit(pair, few_labels(), validation=structured(9), run_dir=tmp_path / "a", **settings)
+    pair, known = CASES["mixture"].build(), {"y": torch.arange(50) < 9}
+    data = pg.Dataset({"x": torch.randn(50, 6), "y": labels(50)}, observed=known)
+    with pytest.raises(ValueError, match=r"the guide has no factor q\(y"):
+        pg.fit(pair, data, run_dir=tmp_path / "b", **settings)
+    assert not list(tmp_path.glob("*/config.json"))
+
+
+@pytest.mark.parametrize("y", [pg.Normal(3), pg.Categorical(3, (2,)), "ten"])
+def test_a_class_is_a_scalar_categorical(y: Any) -> None:
+    for build in (pg.models.M2, pg.models.M1M2, pg.models.ADGM):
+        names = {"M2": ["z"], "M1M2": ["z1", "z2"], "ADGM": ["z", "a"]}[build.__name__]
+        with pytest.raises(TypeError, match=r"y must be a scalar pg\.Categorical"):
+            build(x=pg.Bernoulli(6), y=y, **{name: pg.Normal(2) for name in names})
+
+
 def fit_m2(data: Any, **settings: Any) -> Any:
     pair = pg.models.M2(x=pg.Bernoulli(6), y=pg.Categorical(2), z=pg.Normal(2), hidden=(8,))
     goal = pg.SemiSupervised(**settings)
@@ -265,10 +351,10 @@ def test_data_without_what_it_takes() -> None:
         ValueError, match="labelled_batch=8, but y is known for 7 data; use labelled_batch=7"
     ):
         fit_m2(few_labels(), labelled_batch=8)
-    with pytest.raises(
-        ValueError, match=r"y is known for 0 data.*Without labels the objective is pg\.ELBO"
-    ):
+    with pytest.raises(ValueError, match=r"y is known for none of the data.*or use pg\.ELBO"):
         fit_m2(few_labels(50, 0), labelled_batch=3)
+    with pytest.raises(ValueError, match="labelled_batch=None"):
+        fit_m2([few_labels(10)] * 2, labelled_batch=3)
     with pytest.warns(UserWarning, match="y is known for all data, so this is supervised learning"):
         fit_m2(few_labels(50, 50), labelled_batch=3)
     pair = CASES["mixture"].build()
@@ -276,5 +362,7 @@ def test_data_without_what_it_takes() -> None:
         pg.SemiSupervised()(pair, CASES["mixture"].data(4))
     with pytest.raises(ValueError, match=r"no guide factor q\(y \| ...\), so it does not classify"):
         pg.class_probabilities(pair, CASES["mixture"].data(4))
+    with pytest.raises(ValueError, match=r"no guide factor q\(y \| ...\), so it does not classify"):
+        pg.class_probabilities(CASES["CVAE of the library"].build(), CASES["CVAE"].data(4))
     with pytest.raises(ValueError, match="SemiSupervised: y is not given"):
         pg.SemiSupervised()(pair, {"x": torch.zeros(2, 6)})

@@ -38,6 +38,13 @@ class Resident:
                 f"batch_size={len(data)} or less."
             )
         self.can_repeat = True
+        self._enough(len(data), "data")
+
+    def _enough(self, count: int, what: str) -> None:
+        if self.group is not None and count < self.group.size:
+            raise ValueError(
+                f"fit: {count} {what} are too few for {self.group.size} processes; use devices={count or 1}."
+            )
 
     @property
     def num_batches(self) -> int:
@@ -90,6 +97,7 @@ class Stratified(Resident):
         known = (data.observed or {})[label]
         self.known, self.unknown = (mask.nonzero().squeeze(1) for mask in (known, ~known))
         self.labelled = labelled
+        self._enough(len(self.unknown), "unlabelled data")
         if not 0 < labelled < self.size:
             raise ValueError(
                 f"fit: labelled_batch={labelled} leaves nothing else in a batch of {self.size}; use a "
@@ -98,9 +106,7 @@ class Stratified(Resident):
         if labelled > len(self.known):
             raise ValueError(
                 f"fit: labelled_batch={labelled}, but {label} is known for {len(self.known)} data; use "
-                f"labelled_batch={max(1, len(self.known))} or less."
-                + " Without labels the objective is pg.ELBO."
-                * (len(self.known) == 0)
+                f"labelled_batch={len(self.known)} or less."
             )
 
     @property

@@ -82,17 +82,22 @@ def _dense(b: Tensor) -> Tensor:
     return b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()
 
 
-# A name of our own, since inductor would copy transposed matrices for oneDNN, which takes them as they are.
-_LIBRARY = torch.library.Library("probgen", "DEF")
-_LIBRARY.define("product(Tensor a, Tensor b) -> Tensor")
-
-
-@torch.library.impl(_LIBRARY, "product", "CPU")
 def _product(a: Tensor, b: Tensor) -> Tensor:
     out: Tensor = torch.ops.mkldnn._linear_pointwise.default(a, _dense(b).t(), None, "none", [], "")
     return out
 
 
-@torch.library.impl(_LIBRARY, "product", "Meta")
 def _like_product(a: Tensor, b: Tensor) -> Tensor:
     return a.new_empty(a.shape[0], b.shape[1])
+
+
+def _library() -> torch.library.Library:
+    """An operation of our own, since inductor would copy transposed matrices for oneDNN."""
+    library = torch.library.Library("probgen", "DEF")
+    library.define("product(Tensor a, Tensor b) -> Tensor")
+    library.impl("product", _product, "CPU")
+    library.impl("product", _like_product, "Meta")
+    return library
+
+
+_LIBRARY = globals().get("_LIBRARY") or _library()  # once, also where a notebook reloads the module

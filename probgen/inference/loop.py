@@ -141,7 +141,7 @@ class Loop:
         """The losses of an epoch and their numbers of data; recorded steps come as one average."""
         pair, losses, counts = self.pair, [], []
         further = {n: torch.full((), v, device=self.device) for n, v in self.constants.items()}
-        if getattr(self.objective, "warmup_epochs", 0):
+        if getattr(self.objective, "warmup_epochs", 0) > 1:
             further["kl_weight"] = torch.full((), weight, device=self.device)
         if self.replay is not None and not self.replay.begin(further):
             self.replay = None
@@ -213,7 +213,7 @@ class Loop:
         assert isinstance(self.source, Resident)
         try:
             self.replay = Replay(self.source, self.step, self.optimizer, further)
-        except RuntimeError as error:
+        except Exception as error:  # what a recording may raise has no end
             self.give_up_replays(error)
 
     def give_up_replays(self, error: Exception) -> None:

@@ -24,7 +24,8 @@ class Objective(Protocol):
     """What `fit` maximizes: the average over data of what a call returns.
 
     A call takes the pair, a batch by variable name, boolean masks of partly observed variables
-    and the weight of the KL terms, and returns shape `(batch,)`.
+    and the weight of the KL terms, and returns shape `(batch,)`. Numbers that it takes of all the data
+    come from a method `constants(dataset)`, by the names of keywords of the call that may be left out.
     """
 
     def __call__(
@@ -202,17 +203,23 @@ def class_weights(trace: PairTrace) -> tuple[Tensor | None, list[Tensor]]:
     weights: Tensor | None = None
     entropy = []
     for name in trace.guide_sums:
-        log_q = trace.log_q[name]
-        weight = log_q.exp()
-        if name in trace.observed:
-            known = trace.observed[name][1]
-            chosen = trace.allowed(name)
-            assert chosen is not None
-            weight = torch.where(known, chosen.to(weight.dtype), weight)
-            log_q = torch.where(known, torch.zeros_like(log_q), log_q)
+        weight, log_q = class_weight(trace, name)
         weights = weight if weights is None else weights * weight
         entropy.append(log_q)
     return weights, entropy
+
+
+def class_weight(trace: PairTrace, name: str) -> tuple[Tensor, Tensor]:
+    """q(y | ...) of one summed variable and its logarithm; one-hot and 0 where y is known."""
+    log_q = trace.log_q[name]
+    weight = log_q.exp()
+    if name in trace.observed:
+        known = trace.observed[name][1]
+        chosen = trace.allowed(name)
+        assert chosen is not None
+        weight = torch.where(known, chosen.to(weight.dtype), weight)
+        log_q = torch.where(known, torch.zeros_like(log_q), log_q)
+    return weight, log_q
 
 
 def _logsumexp_classes(trace: PairTrace, total: Tensor, name: str, dim: int) -> Tensor:

@@ -115,7 +115,7 @@ def features(
     """A latent under the guide, as the data x of another model or classifier (M1).
 
     Args:
-        pair: a trained pair whose guide infers the latent from the data alone.
+        pair: a trained pair whose guide infers the latent from the data alone, before any other.
         data: what the pair knows of it is encoded, the rest, such as labels, is kept.
         latent: which one.
         columns: its elements to keep, such as `active_units` of the training data.
@@ -143,17 +143,23 @@ def features(
             block = dataset.subset(slice(start, start + BLOCK))
             trace = trace_pair(encoder, block.values, observed=block.observed)
             site = trace.guide.get(latent)
-            if site is None or not site["fn"].has_rsample or trace.guide_sums:
+            if site is None or not site["fn"].has_rsample or next(iter(trace.guide)) != latent:
                 raise ValueError(
                     f"features: {latent} must be a continuous latent of {pair.name} that its guide "
-                    f"infers from the data alone; the guide has {', '.join(trace.guide) or 'none'}."
+                    "infers from the data alone, before any other; in its order the guide has "
+                    f"{', '.join(trace.guide) or 'none'}."
+                )
+            if redraw and not isinstance(innermost(site["fn"]), torch.distributions.Normal):
+                raise ValueError(
+                    f"features: redraw=True adds Gaussian noise, but the guide draws {latent} from "
+                    f"{type(innermost(site['fn'])).__name__}. Use redraw=False."
                 )
             means.append(site["fn"].mean.flatten(1).cpu())
             scales.append(site["fn"].stddev.flatten(1).cpu())
     mean, scale = torch.cat(means), torch.cat(scales)
     if columns is not None:
         mean, scale = mean[:, columns], scale[:, columns]
-    rest = [name for name in data.values if name not in dataset.values]
+    rest = [name for name in data.values if name not in dataset.values and name != "x"]
     words = f"x is {latent} of {pair.name}" + ", drawn anew in every batch" * redraw
     found = Dataset(
         {"x": mean}, data.name, transformations={"x": words}, spread={"x": scale} if redraw else {}
@@ -196,7 +202,7 @@ def active_units(
         Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders", section 5
         (variance of the mean above 0.01).
     """
-    spread = features(pair, data, latent=latent, device=device)["x"].std(0)
+    spread = features(pair, data, latent=latent, device=device)["x"].std(0, correction=0)
     found = (spread > threshold).nonzero().squeeze(1)
     if not len(found):
         raise ValueError(

@@ -26,8 +26,9 @@ Settings = list[dict[str, Any]]
 class Replay:
     """Recorded steps over resident data.
 
-    An optimizer is part of the recording where it can be: Adam and its relatives, fused or
-    `capturable`. Another one steps after each replay.
+    An optimizer is part of the recording where it can be: torch's Adam and its relatives, fused or
+    `capturable`, without hooks. Another one steps after each replay, as what Python does in a step
+    of its own would not be replayed.
 
     Args:
         source: the data; every batch taken is a whole one.
@@ -50,10 +51,7 @@ class Replay:
         self.loss = torch.zeros((), dtype=step.parameters[0].dtype, device=self.device)
         self.total = torch.zeros((), dtype=torch.float64, device=self.device)
         self.count, self.unchecked = 0, True
-        self.whole = all(
-            "capturable" in group and (group["capturable"] or group.get("fused"))
-            for group in optimizer.param_groups
-        )
+        self.whole = _can_be_recorded(optimizer)
         self._settings = _settings(optimizer)
         self.begin(further)
         self._replay = recorded(self._step, self.device)
@@ -183,6 +181,16 @@ def _rates_as_tensors(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> 
     finally:
         for group, (rate_before, capturable) in zip(optimizer.param_groups, kept, strict=True):
             group["lr"], group["capturable"] = rate_before, capturable
+
+
+def _can_be_recorded(optimizer: torch.optim.Optimizer) -> bool:
+    hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    if not type(optimizer).__module__.startswith("torch.optim.") or any(hooks):
+        return False
+    return all(
+        "capturable" in group and (group["capturable"] or group.get("fused"))
+        for group in optimizer.param_groups
+    )
 
 
 def _settings(optimizer: torch.optim.Optimizer) -> Settings:

@@ -14,7 +14,7 @@ from probgen.data import Dataset
 from probgen.inference.batches import Resident, Stratified
 from probgen.inference.devices import as_device, placed
 from probgen.inference.inputs import prepare
-from probgen.inference.objectives import elbo
+from probgen.inference.objectives import class_weight, elbo
 from probgen.inference.parallel import Group
 from probgen.inference.traces import PairTrace, trace_pair
 from probgen.pair import LatentVariableModel
@@ -41,7 +41,8 @@ class SemiSupervised:
         num_particles: draws of the guide for each datum.
         analytic_kl: closed-form KL terms where there are some.
         warmup_epochs: the weight of the KL terms grows linearly to one over as many epochs.
-        labelled_batch: labelled data in each batch of `fit`; by default as many as chance brings.
+        labelled_batch: labelled data in each batch of `fit`; by default as many as chance brings, in
+            which case the terms of labelled data vary a lot where labels are few.
 
     Raises:
         ValueError: a setting out of range.
@@ -97,7 +98,7 @@ class SemiSupervised:
         if self.label not in data:
             raise ValueError(
                 f"SemiSupervised: {self.label} is not given. Give the labels, with a mask that says "
-                'where they are known: pg.Dataset(values, observed={"y": mask}).'
+                f'where they are known: pg.Dataset(values, observed={{"{self.label}": mask}}).'
             )
         masks = dict(observed or {})
         known = masks.get(self.label)
@@ -107,12 +108,17 @@ class SemiSupervised:
         trace = trace_pair(pair, data, num_particles=self.num_particles, observed=masks)
         bound = elbo(trace, analytic_kl=self.analytic_kl, kl_weight=kl_weight)
         bound = bound.expand(trace.num_data)
-        share = known.to(bound.dtype).mean() if labelled_share is None else labelled_share
         labelled = known.to(bound.dtype)
-        labelled = labelled / labelled.mean().clamp(min=0.5 / len(known))
-        unlabelled = (~known).to(bound.dtype)
-        unlabelled = unlabelled / unlabelled.mean().clamp(min=0.5 / len(known))
-        value: Tensor = (share * labelled + (1 - share) * unlabelled) * bound
+        least = 0.5 / trace.num_data  # where none is labelled, which leaves their terms out
+        own = labelled.mean()
+        share = own if labelled_share is None else labelled_share
+        if self.labelled_batch is None:
+            chance = own.clamp(min=least) if labelled_share is None else labelled_share
+            value, labelled = bound, labelled / chance
+        else:  # a batch is composed otherwise than all the data are
+            labelled = labelled / own.clamp(min=least)
+            others = (~known).to(bound.dtype) / (1 - own).clamp(min=least)
+            value = (share * labelled + (1 - share) * others) * bound
         if self.alpha:
             value = value + self.alpha * labelled * class_log_prob(trace, self.label)
         return value
@@ -128,20 +134,33 @@ class SemiSupervised:
         Raises:
             ValueError: no labels among the data, or fewer than a batch is to have.
         """
-        if self.label not in data.values:
-            raise ValueError(
-                f"SemiSupervised: the data have no {self.label}. Give labels with a mask that says where "
-                f'they are known: pg.Dataset(values, observed={{"{self.label}": mask}}).'
-            )
+        self.check(data, "the data")
         mask = (data.observed or {}).get(self.label)
         if mask is None or bool(mask.all()):
             warnings.warn(
                 f"SemiSupervised: {self.label} is known for all data, so this is supervised learning.",
                 stacklevel=2,
             )
+        elif not bool(mask.any()):
+            raise ValueError(
+                f"SemiSupervised: {self.label} is known for none of the data, so there is no classifier "
+                "to train. Give some labels, or use pg.ELBO."
+            )
         elif self.labelled_batch is not None:
             return Stratified(data, batch_size, self.label, self.labelled_batch, group)
         return Resident(data, batch_size, group=group)
+
+    def check(self, data: Dataset, what: str) -> None:
+        """The class must be among the data.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if self.label not in data.values:
+            raise ValueError(
+                f"SemiSupervised: {what} have no {self.label}. Give labels with a mask that says where "
+                f'they are known: pg.Dataset(values, observed={{"{self.label}": mask}}).'
+            )
 
 
 def class_log_prob(trace: PairTrace, label: str) -> Tensor:
@@ -159,8 +178,18 @@ def class_log_prob(trace: PairTrace, label: str) -> Tensor:
     chosen = trace.allowed(label)
     assert chosen is not None
     log_q = torch.where(known & chosen, trace.log_q[label], 0.0)
-    log_q = log_q.sum(trace.guide_sums[label], keepdim=True)
+    log_q = _average(trace, label, log_q).sum(trace.guide_sums[label], keepdim=True)
     return log_q.reshape(-1, log_q.shape[-1]).mean(0)
+
+
+def _average(trace: PairTrace, label: str, value: Tensor) -> Tensor:
+    """The average of a value over the other classes that the guide sums before this one."""
+    order = list(trace.guide)
+    for name in order[: order.index(label)]:
+        if name in trace.guide_sums:
+            weight, _ = class_weight(trace, name)
+            value = (weight * value).sum(trace.guide_sums[name], keepdim=True)
+    return value
 
 
 def class_probabilities(
@@ -197,6 +226,10 @@ def class_probabilities(
     """
     owner = "class_probabilities"
     num_samples = as_count(num_samples, "num_samples", owner)
+    if pair.factors("q") and label not in pair.factors("q"):
+        raise ValueError(
+            f"{owner}: {pair.name} has no guide factor q({label} | ...), so it does not classify."
+        )
     target = as_device(device)
     dtype = next(pair.parameters()).dtype
     classifier = placed(pair, target, dtype)
@@ -206,7 +239,8 @@ def class_probabilities(
         data = {name: value for name, value in data.items() if name != label}
     dataset = prepare(classifier, data, owner=owner, device=target, dtype=dtype)
     with evaluation(classifier), fixed_seed(as_seed(seed, owner), target):
-        first = trace_pair(classifier, dataset.subset(slice(0, 1)).values)
+        one = dataset.subset(slice(0, 1))
+        first = trace_pair(classifier, one.values, observed=one.observed)
         if label not in first.guide_sums:
             raise ValueError(
                 f"{owner}: {pair.name} has no guide factor q({label} | ...), so it does not classify."
@@ -216,12 +250,13 @@ def class_probabilities(
         rows = max(1, ROWS // draws)
         parts = []
         for start in range(0, len(dataset), rows):
-            values = dataset.subset(slice(start, start + rows)).values
-            trace = trace_pair(classifier, values, num_particles=draws)
-            dim = trace.guide_sums[label]
-            log_q = trace.log_q[label].movedim(
-                dim, -1
-            )  # (particles, data, classes), or no particles
-            probabilities = log_q.exp().reshape(-1, *log_q.shape[-2:]).mean(0)
-            parts.append(probabilities.expand(len(next(iter(values.values()))), -1).cpu())
+            block = dataset.subset(slice(start, start + rows))
+            trace = trace_pair(
+                classifier, block.values, num_particles=draws, observed=block.observed
+            )
+            probabilities = _average(trace, label, trace.log_q[label].exp())
+            probabilities = probabilities.movedim(trace.guide_sums[label], -1)
+            shape = probabilities.shape[-2:]  # (data, classes); particles, if any, to the left
+            probabilities = probabilities.reshape(-1, *shape).mean(0)
+            parts.append(probabilities.expand(len(block), -1).cpu())
     return torch.cat(parts)

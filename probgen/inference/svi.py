@@ -283,6 +283,11 @@ def _sources(
     where: dict[str, Any] = {"device": device, "dtype": dtype}
     source: Resident | Stream
     if is_stream(data):
+        if isinstance(goal, SemiSupervised) and goal.labelled_batch is not None:
+            raise ValueError(
+                "fit: an iterable of batches brings its own labels; give a Dataset, or "
+                "SemiSupervised(labelled_batch=None)."
+            )
         source = Stream(pair, data, where)
     else:
         prepared = prepare(pair, data, owner="fit", **where)
@@ -290,10 +295,22 @@ def _sources(
         source = Resident(prepared, batch_size or BATCH_SIZE, clamp=clamp, group=group)
         if isinstance(goal, SemiSupervised):
             source = goal.batches(prepared, source.size, group)
+            _probe_objective(pair, source, goal, device)
     if validation is None:
         return source, None
     prepared = prepare(pair, validation, owner="fit, validation data", **where)
+    if isinstance(goal, SemiSupervised):
+        goal.check(prepared, "the validation data")
     return source, Resident(prepared, VALIDATION_ROWS, clamp=True, group=group)
+
+
+def _probe_objective(
+    pair: LatentVariableModel, source: Resident, goal: Objective, device: torch.device
+) -> None:
+    """What an objective finds wrong with the pair shows before a run directory is begun."""
+    values, masks = source.data.batch(slice(0, 2))
+    with evaluation(pair), fixed_seed(0, device):
+        goal(pair, values, observed=masks)
 
 
 def _probe(source: Resident | Stream, device: torch.device, pair: LatentVariableModel) -> Tensor:

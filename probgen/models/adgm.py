@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from probgen.conditionals import Conditional
 from probgen.networks import as_widths
 from probgen.pair import LatentVariableModel
-from probgen.variables import Variable
+from probgen.variables import Variable, as_class
 
 
 class ADGM(LatentVariableModel):
@@ -52,7 +52,7 @@ class ADGM(LatentVariableModel):
         super().__init__()
         hidden = as_widths(hidden)
         back = hidden[::-1]
-        self.p_y = Conditional(y)
+        self.p_y = Conditional(as_class(y, "ADGM"))
         self.p_z = Conditional(z)
         self.p_x = Conditional(x, {"y": y, "z": z}, hidden=back, activation=activation)
         self.p_a = Conditional(a, {"x": x, "y": y, "z": z}, hidden=back, activation=activation)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from probgen.conditionals import Conditional
 from probgen.networks import as_widths
 from probgen.pair import LatentVariableModel
-from probgen.variables import Variable
+from probgen.variables import Variable, as_class
 
 
 class M1M2(LatentVariableModel):
@@ -54,7 +54,7 @@ class M1M2(LatentVariableModel):
     ) -> None:
         super().__init__()
         outer, inner = as_widths(hidden), as_widths(hidden_class)
-        self.p_y = Conditional(y)
+        self.p_y = Conditional(as_class(y, "M1M2"))
         self.p_z2 = Conditional(z2)
         self.p_z1 = Conditional(z1, {"y": y, "z2": z2}, hidden=inner[::-1], activation=activation)
         self.p_x = Conditional(x, {"z1": z1}, hidden=outer[::-1], activation=activation)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from probgen.conditionals import Conditional
 from probgen.networks import NetworkFactory, as_widths
 from probgen.pair import LatentVariableModel
-from probgen.variables import Variable
+from probgen.variables import Variable, as_class
 
 
 class M2(LatentVariableModel):
@@ -51,7 +51,7 @@ class M2(LatentVariableModel):
         super().__init__()
         hidden = as_widths(hidden)
         back = hidden[::-1]
-        self.p_y = Conditional(y)
+        self.p_y = Conditional(as_class(y, "M2"))
         self.p_z = Conditional(z)
         self.p_x = Conditional(x, {"y": y, "z": z}, hidden=back, activation=activation)
         self.q_y = Conditional(y, {"x": x}, classifier, hidden=hidden, activation=activation)
