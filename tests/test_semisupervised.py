@@ -330,7 +330,8 @@ def test_what_is_wrong_shows_before_a_run_begins(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("y", [pg.Normal(3), pg.Categorical(3, (2,)), "ten"])
 def test_a_class_is_a_scalar_categorical(y: Any) -> None:
-    for build in (pg.models.M2, pg.models.M1M2, pg.models.ADGM):
+    builds: list[Any] = [pg.models.M2, pg.models.M1M2, pg.models.ADGM]
+    for build in builds:
         names = {"M2": ["z"], "M1M2": ["z1", "z2"], "ADGM": ["z", "a"]}[build.__name__]
         with pytest.raises(TypeError, match=r"y must be a scalar pg\.Categorical"):
             build(x=pg.Bernoulli(6), y=y, **{name: pg.Normal(2) for name in names})
