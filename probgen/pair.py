@@ -233,7 +233,7 @@ class LatentVariableModel(nn.Module):
         if lacking:
             raise ValueError(
                 f"{owner}: {', '.join(lacking)} has no distribution in this pair; "
-                f"give it, as in sample(n, {lacking[0]}=...)."
+                f"give it, as in sample(n, {lacking[0]}=...); on the command line --given {lacking[0]}=3."
             )
         return checked
 

@@ -337,10 +337,11 @@ def test_ctrl_c_keeps_the_run(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "probgen", *TRAIN, "--run-dir", "r"]
     command[command.index("--epochs") + 1] = "100000"
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "r" / "metrics.csv").exists() and time.monotonic() < deadline:
+    metrics, deadline = tmp_path / "r" / "metrics.csv", time.monotonic() + 120
+    while time.monotonic() < deadline:  # until the loop runs: a line for the names, one an epoch
+        if metrics.exists() and len(metrics.read_text().splitlines()) > 2:
+            break
         time.sleep(0.05)
-    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "the same command with --run-dir r --resume" in out
