@@ -10,8 +10,9 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/python -m experiments.digits --out out/digits
 
+# A thread a process: those that share cores wait for each other's threads.
 test: lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

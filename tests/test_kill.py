@@ -67,7 +67,7 @@ def test_twenty_kills_at_random_leave_no_trace(
             # twenty do not reach the end.
             while killed % 2 and _stamp(checkpoint) == stamp and child.is_alive():
                 time.sleep(0.001)
-            child.join(rng.uniform(0.0, 1.5 * share))
+            child.join(rng.uniform(0.0, 0.75 * share))
             if child.is_alive():
                 os.kill(child.pid, signal.SIGKILL)
                 killed += 1
