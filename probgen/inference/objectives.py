@@ -70,9 +70,10 @@ class ELBO:
     def __init__(
         self, num_particles: int = 1, *, analytic_kl: bool = False, warmup_epochs: int = 0
     ) -> None:
-        self.num_particles = as_count(num_particles, "num_particles", "ELBO")
+        owner = type(self).__name__
+        self.num_particles = as_count(num_particles, "num_particles", owner)
         self.analytic_kl = analytic_kl
-        self.warmup_epochs = as_count(warmup_epochs, "warmup_epochs", "ELBO", least=0)
+        self.warmup_epochs = as_count(warmup_epochs, "warmup_epochs", owner, least=0)
 
     def __repr__(self) -> str:
         return (

@@ -14,7 +14,7 @@ from probgen.data import Dataset
 from probgen.inference.batches import Resident, Stratified
 from probgen.inference.devices import as_device, placed
 from probgen.inference.inputs import prepare
-from probgen.inference.objectives import class_weight, elbo
+from probgen.inference.objectives import ELBO, class_weight, elbo
 from probgen.inference.parallel import Group
 from probgen.inference.traces import PairTrace, trace_pair
 from probgen.pair import LatentVariableModel
@@ -23,7 +23,7 @@ ROWS = 10_000
 """Data times draws in a pass of the classifier."""
 
 
-class SemiSupervised:
+class SemiSupervised(ELBO):
     r"""The objective of semi-supervised learning, for any pair with a class y that some data know.
 
     $$\frac{N_l}{N}\,\overline{\mathcal L(x, y)} + \frac{N_u}{N}\,\overline{\mathcal U(x)}
@@ -61,10 +61,8 @@ class SemiSupervised:
             raise ValueError(
                 f"{owner}: alpha must be a finite number of at least 0, got {alpha!r}."
             )
+        super().__init__(num_particles, analytic_kl=analytic_kl, warmup_epochs=warmup_epochs)
         self.label, self.alpha = label, float(alpha)
-        self.num_particles = as_count(num_particles, "num_particles", owner)
-        self.analytic_kl = analytic_kl
-        self.warmup_epochs = as_count(warmup_epochs, "warmup_epochs", owner, least=0)
         if labelled_batch is not None:
             labelled_batch = as_count(labelled_batch, "labelled_batch", owner)
         self.labelled_batch = labelled_batch
@@ -226,10 +224,11 @@ def class_probabilities(
     """
     owner = "class_probabilities"
     num_samples = as_count(num_samples, "num_samples", owner)
+    no_classifier = ValueError(
+        f"{owner}: {pair.name} has no guide factor q({label} | ...), so it does not classify."
+    )
     if pair.factors("q") and label not in pair.factors("q"):
-        raise ValueError(
-            f"{owner}: {pair.name} has no guide factor q({label} | ...), so it does not classify."
-        )
+        raise no_classifier
     target = as_device(device)
     dtype = next(pair.parameters()).dtype
     classifier = placed(pair, target, dtype)
@@ -242,9 +241,7 @@ def class_probabilities(
         one = dataset.subset(slice(0, 1))
         first = trace_pair(classifier, one.values, observed=one.observed)
         if label not in first.guide_sums:
-            raise ValueError(
-                f"{owner}: {pair.name} has no guide factor q({label} | ...), so it does not classify."
-            )
+            raise no_classifier
         before = list(first.guide)[: list(first.guide).index(label)]
         draws = num_samples if set(before) & set(first.sampled) else 1
         rows = max(1, ROWS // draws)
