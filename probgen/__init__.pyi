@@ -8,6 +8,8 @@ from .declare import declare as declare
 from .files import RunError as RunError
 from .formula import FormulaError as FormulaError
 from .inference.capture import CaptureWarning as CaptureWarning
+from .inference.classification import calibration_error as calibration_error
+from .inference.classification import class_probabilities as class_probabilities
 from .inference.marginal_likelihood import log_marginal_likelihood as log_marginal_likelihood
 from .inference.objectives import ELBO as ELBO
 from .inference.posterior import active_units as active_units
@@ -19,7 +21,6 @@ from .inference.scores import Score as Score
 from .inference.scores import UnreliableEstimateWarning as UnreliableEstimateWarning
 from .inference.scores import table as table
 from .inference.semisupervised import SemiSupervised as SemiSupervised
-from .inference.semisupervised import class_probabilities as class_probabilities
 from .inference.svi import fit as fit
 from .networks import MLP as MLP
 from .networks import ConvDecoder as ConvDecoder

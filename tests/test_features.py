@@ -116,8 +116,8 @@ def test_refused() -> None:
     stack = CASES["M1M2"].build()
     z1 = pg.features(stack, pg.Dataset({"x": binary(3)}), latent="z1", redraw=True, device="cpu")
     assert z1["x"].shape == (3, 2)
-    for latent in ("y", "z2"):
-        with pytest.raises(ValueError, match=r"must be a continuous latent .* z1, y, z2"):
+    for latent, order in (("y", "z1, y"), ("z2", "z1, y, z2")):
+        with pytest.raises(ValueError, match=rf"must be a continuous latent .* {order}"):
             pg.features(stack, pg.Dataset({"x": binary(3)}), latent=latent, device="cpu")
     with pytest.raises(ValueError, match="y must be a continuous latent"):
         pg.features(m2, pg.Dataset({"x": binary(3)}), latent="y", device="cpu")

@@ -280,7 +280,7 @@ def test_class_probabilities_are_the_guides() -> None:
 
 
 def test_class_probabilities_average_over_what_is_drawn_before(monkeypatch: Any) -> None:
-    from probgen.inference import semisupervised
+    from probgen.inference import classification
 
     torch.manual_seed(0)
     pair = CASES["ADGM"].build().double()
@@ -292,7 +292,7 @@ def test_class_probabilities_average_over_what_is_drawn_before(monkeypatch: Any)
         draws = pair.q_y(a=a, x=x.expand(4000, 5, 6)).probs
     error = draws.std(0) / 4000**0.5
     assert ((found - draws.mean(0)).abs() < 5 * 2**0.5 * error + 1e-12).all()
-    monkeypatch.setattr(semisupervised, "ROWS", 8000)  # two data a pass
+    monkeypatch.setattr(classification, "ROWS", 8000)  # two data a pass
     again = pg.class_probabilities(pair, x, num_samples=4000, device="cpu")
     assert ((again - draws.mean(0)).abs() < 5 * 2**0.5 * error + 1e-12).all()
 

@@ -15,7 +15,7 @@ from probgen.data import Dataset
 from probgen.inference.devices import as_device, placed
 from probgen.inference.inputs import prepare
 from probgen.inference.objectives import class_weights
-from probgen.inference.traces import innermost, trace_pair
+from probgen.inference.traces import innermost, trace_guide, trace_pair
 from probgen.pair import LatentVariableModel, sample_sites
 
 BLOCK = 1000
@@ -141,7 +141,7 @@ def features(
     with evaluation(encoder), fixed_seed(0, _device(dataset)):
         for start in range(0, len(dataset), BLOCK):
             block = dataset.subset(slice(start, start + BLOCK))
-            trace = trace_pair(encoder, block.values, observed=block.observed)
+            trace = trace_guide(encoder, block.values, latent, observed=block.observed)
             site = trace.guide.get(latent)
             if site is None or not site["fn"].has_rsample or next(iter(trace.guide)) != latent:
                 raise ValueError(

@@ -23,8 +23,9 @@ def rounded(num_samples: int) -> int:
 
 
 def gaussian_noise(
-    trace: PairTrace, num_samples: int, seed: int, device: torch.device, dtype: torch.dtype
-) -> dict[str, Tensor]:
+    trace: PairTrace, num_samples: int, seed: int, device: torch.device, dtype: torch.dtype,
+    owner: str = "log_marginal_likelihood",
+) -> dict[str, Tensor]:  # fmt: skip
     """Standard Gaussian points for every latent that the guide draws.
 
     Each scramble is a set of Sobol points in all elements of all latents at once, taken to the
@@ -36,6 +37,7 @@ def gaussian_noise(
         seed: of the scrambles.
         device: where the points go.
         dtype: what they become; they are made in float64.
+        owner: the function that messages name.
 
     Returns:
         Shape `(num_samples, 1, *event_shape)` by latent; the first points are the first scramble.
@@ -54,14 +56,14 @@ def gaussian_noise(
         family = innermost(trace.guide[name]["fn"])
         if not isinstance(family, torch.distributions.Normal):
             raise ValueError(
-                f'log_marginal_likelihood: draws="rqmc" is for Gaussian latents, but the guide draws '
+                f'{owner}: draws="rqmc" is for Gaussian latents, but the guide draws '
                 f'{name} from {type(family).__name__}. Use draws="iid".'
             )
         shapes[name] = trace.guide[name]["fn"].event_shape
     size = sum(shape.numel() for shape in shapes.values())
     if size > SobolEngine.MAXDIM:
         raise ValueError(
-            f'log_marginal_likelihood: draws="rqmc" takes at most {SobolEngine.MAXDIM:,} elements of '
+            f'{owner}: draws="rqmc" takes at most {SobolEngine.MAXDIM:,} elements of '
             f'all latents, got {size:,}. Use draws="iid".'
         )
     points = num_samples // RANDOMIZATIONS

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from probgen.contexts import as_count, as_seed, evaluation, fixed_seed
+from probgen.contexts import as_count
 from probgen.data import Dataset
 from probgen.inference.batches import Resident, Stratified
-from probgen.inference.devices import as_device, placed
-from probgen.inference.inputs import prepare
 from probgen.inference.objectives import ELBO, class_weight, elbo
 from probgen.inference.parallel import Group
 from probgen.inference.traces import PairTrace, trace_pair
 from probgen.pair import LatentVariableModel
-
-ROWS = 10_000
-"""Data times draws in a pass of the classifier."""
 
 
 class SemiSupervised(ELBO):
@@ -176,11 +170,11 @@ def class_log_prob(trace: PairTrace, label: str) -> Tensor:
     chosen = trace.allowed(label)
     assert chosen is not None
     log_q = torch.where(known & chosen, trace.log_q[label], 0.0)
-    log_q = _average(trace, label, log_q).sum(trace.guide_sums[label], keepdim=True)
+    log_q = average_before(trace, label, log_q).sum(trace.guide_sums[label], keepdim=True)
     return log_q.reshape(-1, log_q.shape[-1]).mean(0)
 
 
-def _average(trace: PairTrace, label: str, value: Tensor) -> Tensor:
+def average_before(trace: PairTrace, label: str, value: Tensor) -> Tensor:
     """The average of a value over the other classes that the guide sums before this one."""
     order = list(trace.guide)
     for name in order[: order.index(label)]:
@@ -188,72 +182,3 @@ def _average(trace: PairTrace, label: str, value: Tensor) -> Tensor:
             weight, _ = class_weight(trace, name)
             value = (weight * value).sum(trace.guide_sums[name], keepdim=True)
     return value
-
-
-def class_probabilities(
-    pair: LatentVariableModel,
-    data: Any,
-    *,
-    label: str = "y",
-    num_samples: int = 100,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-) -> Tensor:
-    r"""The classifier of a guide: the average of $q(y | \cdot)$ over draws of what stands before y.
-
-    Args:
-        pair: the pair; it is left as it was.
-        data: a Dataset, a dict of arrays by variable name, or one array; labels in it are left aside.
-        label: the class.
-        num_samples: draws a datum; one is enough, and taken, where nothing is drawn before y.
-        seed: of the draws.
-        device: `"auto"`, or a device as torch names it.
-
-    Returns:
-        Shape `(data, classes)`, on the CPU.
-
-    Raises:
-        ValueError: data that do not fit the pair, or a guide without a factor for the class.
-
-    Example:
-        >>> import torch, probgen as pg
-        >>> _ = torch.manual_seed(0)
-        >>> m2 = pg.models.M2(x=pg.Bernoulli(4), y=pg.Categorical(3), z=pg.Normal(2))
-        >>> pg.class_probabilities(m2, torch.ones(5, 4)).shape
-        torch.Size([5, 3])
-    """
-    owner = "class_probabilities"
-    num_samples = as_count(num_samples, "num_samples", owner)
-    no_classifier = ValueError(
-        f"{owner}: {pair.name} has no guide factor q({label} | ...), so it does not classify."
-    )
-    if pair.factors("q") and label not in pair.factors("q"):
-        raise no_classifier
-    target = as_device(device)
-    dtype = next(pair.parameters()).dtype
-    classifier = placed(pair, target, dtype)
-    if isinstance(data, Dataset) and label in data.values:
-        data = data.only(*(name for name in data.values if name != label))
-    elif isinstance(data, Mapping):
-        data = {name: value for name, value in data.items() if name != label}
-    dataset = prepare(classifier, data, owner=owner, device=target, dtype=dtype)
-    with evaluation(classifier), fixed_seed(as_seed(seed, owner), target):
-        one = dataset.subset(slice(0, 1))
-        first = trace_pair(classifier, one.values, observed=one.observed)
-        if label not in first.guide_sums:
-            raise no_classifier
-        before = list(first.guide)[: list(first.guide).index(label)]
-        draws = num_samples if set(before) & set(first.sampled) else 1
-        rows = max(1, ROWS // draws)
-        parts = []
-        for start in range(0, len(dataset), rows):
-            block = dataset.subset(slice(start, start + rows))
-            trace = trace_pair(
-                classifier, block.values, num_particles=draws, observed=block.observed
-            )
-            probabilities = _average(trace, label, trace.log_q[label].exp())
-            probabilities = probabilities.movedim(trace.guide_sums[label], -1)
-            shape = probabilities.shape[-2:]  # (data, classes); particles, if any, to the left
-            probabilities = probabilities.reshape(-1, *shape).mean(0)
-            parts.append(probabilities.expand(len(block), -1).cpu())
-    return torch.cat(parts)

@@ -9,7 +9,7 @@ nothing here waits for the device.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,6 +143,59 @@ def trace_pair(
         num_particles,
         partly,
     )
+
+
+def trace_guide(
+    pair: LatentVariableModel,
+    data: Mapping[str, Tensor],
+    until: str,
+    *,
+    num_particles: int = 1,
+    observed: Mapping[str, Tensor] | None = None,
+    noise: Messenger | None = None,
+) -> PairTrace:
+    """Run the guide alone, as far as a variable, on a batch that `trace_pair` would take.
+
+    Args:
+        pair: the pair.
+        data: tensors `(batch, *event_shape)` by variable name.
+        until: what comes after this variable in the guide is not run.
+        num_particles: draws for each datum.
+        observed: as in `trace_pair`.
+        noise: likewise.
+
+    Returns:
+        The guide's sites, in place of the model's too.
+    """
+    partly = {name: (data[name], mask) for name, mask in (observed or {}).items()}
+    given = {name: value for name, value in data.items() if name not in partly}
+    particles: Any = nullcontext()
+    if num_particles > 1:
+        particles = pyro.plate("particles", num_particles, dim=-2)
+    trace, dim = poutine.trace(), -2 if num_particles == 1 else -3
+    ended = suppress(_ReachedError)  # inside the trace, which has noted the site by then
+    with SumOut(dim), particles, noise or nullcontext(), trace, ended, _StopAfter(until):
+        pair.guide(**given)
+    sites = sample_sites(trace.trace)
+    log_q = {name: log_prob(site) for name, site in sites.items()}
+    size = pair.batch_size(**data)
+    return PairTrace(sites, sites, {}, log_q, _sums(sites), {}, size, num_particles, partly)
+
+
+class _ReachedError(Exception):
+    """The guide has come as far as it is needed."""
+
+
+class _StopAfter(Messenger):
+    """Ends a pass behind a variable."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["name"] == self.name:
+            raise _ReachedError
 
 
 def log_prob(site: Site) -> Tensor:

@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pyro
+import torch
 from torch import Tensor, nn
 
 from probgen.conditionals import Conditional
+from probgen.models.m2 import M2
+from probgen.models.vae import VAE
 from probgen.networks import as_widths
 from probgen.pair import LatentVariableModel
-from probgen.variables import Variable, as_class
+from probgen.variables import (
+    SCALE_FLOOR,
+    Normal,
+    Variable,
+    as_class,
+    positive_scale,
+    raw_from_scale,
+)
 
 
 class M1M2(LatentVariableModel):
     """p(y) p(z2) p(z1 | y, z2) p(x | z1), inferred by q(z1 | x) q(y | z1) q(z2 | z1, y).
 
-    The joint form, trained as a whole. In the paper's two stages a VAE gives the z1 of the data, and
-    an `M2` whose data are these is trained on them.
+    Trained as a whole it is the joint form. In the paper's two stages a VAE gives the z1 of the data, and
+    an `M2` whose data are these is trained on them; `stacked` makes one model of the two.
 
     Args:
         x: the data; any family and event shape.
@@ -64,6 +74,56 @@ class M1M2(LatentVariableModel):
             z2.inferred(), {"z1": z1, "y": y}, hidden=inner, activation=activation
         )
 
+    @classmethod
+    def stacked(
+        cls, m1: VAE, m2: M2, *, columns: Tensor | None = None,
+        mean: Tensor | None = None, scale: Tensor | None = None,
+    ) -> M1M2:  # fmt: skip
+        """One model of two stages: a VAE, and an M2 trained on its latents.
+
+        The networks are those of the stages and not copies of them.
+
+        Args:
+            m1: the VAE; its latent is a vector.
+            m2: its data are elements of that latent, standardized.
+            columns: the elements of the latent that the M2 knows; by default all. The others are
+                N(0, 1) whatever the class.
+            mean: what was subtracted from these elements, by default 0.
+            scale: what they were divided by, by default 1.
+
+        Raises:
+            TypeError: an M2 whose data are not Gaussian with scales from its network.
+            ValueError: shapes that do not fit.
+        """
+        z1, x = m1.p_z.variable, m2.p_x.variable
+        if not (isinstance(z1, Normal) and isinstance(x, Normal) and x.scale == "network"):
+            raise TypeError(
+                f"M1M2.stacked: the M2's data must be latents, pg.Normal(...), got {x!r} on {z1!r}."
+            )
+        size = z1.event_shape.numel()
+        columns = torch.arange(size) if columns is None else torch.as_tensor(columns)
+        mean = torch.zeros(len(columns)) if mean is None else torch.as_tensor(mean)
+        scale = torch.ones(len(columns)) if scale is None else torch.as_tensor(scale)
+        sizes = {len(columns), len(mean), len(scale), x.event_shape.numel()}
+        if len(sizes) > 1 or len(z1.event_shape) != 1 or not bool((columns < size).all()):
+            raise ValueError(
+                f"M1M2.stacked: the M2 has data {tuple(x.event_shape)}, got {len(columns)} columns of a "
+                f"latent {tuple(z1.event_shape)}, {len(mean)} means and {len(scale)} scales."
+            )
+        pair = cls(
+            m1.p_x.variable, m2.p_y.variable, z1, m2.p_z.variable, hidden=(), hidden_class=()
+        )
+        pair.p_x.network, pair.p_x.raw_scale = m1.p_x.network, m1.p_x.raw_scale
+        pair.q_z1.network = m1.q_z.network
+        place = (columns, mean, scale)
+        assert (
+            m2.p_x.network is not None and m2.q_y.network is not None and m2.q_z.network is not None
+        )
+        pair.p_z1.network = _ToLatent(m2.p_x.network, *place, size)
+        pair.q_y.network = _FromLatent(m2.q_y.network, *place)
+        pair.q_z2.network = _FromLatent(m2.q_z.network, *place)
+        return pair
+
     def model(
         self, x: Tensor | None = None, y: Tensor | None = None,
         z1: Tensor | None = None, z2: Tensor | None = None,
@@ -87,3 +147,44 @@ class M1M2(LatentVariableModel):
                 y = pyro.sample("y", self.q_y(z1=z1))
             if z2 is None:
                 pyro.sample("z2", self.q_z2(z1=z1, y=y))
+
+
+class _FromLatent(nn.Module):
+    """A network of some standardized elements of its first input."""
+
+    columns: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, network: nn.Module, columns: Tensor, mean: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.network, self.leading_dims = network, getattr(network, "leading_dims", False)
+        like = next(network.parameters())
+        self.register_buffer("columns", columns.to(like.device))
+        self.register_buffer("mean", mean.to(like))
+        self.register_buffer("scale", scale.to(like))
+
+    def forward(self, z1: Tensor, *others: Tensor) -> Tensor:
+        chosen = z1.index_select(-1, self.columns)
+        out: Tensor = self.network((chosen - self.mean) / self.scale, *others)
+        return out
+
+
+class _ToLatent(_FromLatent):
+    """A network whose Gaussian is of some standardized elements; the others are N(0, 1)."""
+
+    def __init__(
+        self, network: nn.Module, columns: Tensor, mean: Tensor, scale: Tensor, size: int
+    ) -> None:
+        super().__init__(network, columns, mean, scale)
+        self.size = size
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        loc, raw = self.network(*inputs).unbind(-2)
+        spread = (self.scale * positive_scale(raw)).clamp(min=SCALE_FLOOR * 1.01)
+        # Beyond 20 the inverse is a shift, and its exponential may overflow.
+        raw = raw_from_scale(spread.clamp(max=20)) + (spread - 20).clamp(min=0)
+        parts = torch.stack([self.mean + self.scale * loc, raw], -2)
+        # Zeros are mean 0 and scale 1.
+        out = parts.new_zeros(*parts.shape[:-1], self.size)
+        return out.index_copy(-1, self.columns, parts)
