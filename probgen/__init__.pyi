@@ -5,6 +5,7 @@ from .conditionals import Conditional as Conditional
 from .data import Dataset as Dataset
 from .data import Splits as Splits
 from .declare import declare as declare
+from .estimators import SemiSupervisedClassifier as SemiSupervisedClassifier
 from .files import RunError as RunError
 from .formula import FormulaError as FormulaError
 from .inference.capture import CaptureWarning as CaptureWarning

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -65,7 +65,10 @@ class Loop:
         self.best: dict[str, Tensor] | None = None
         self.recorder: Recorder | None = None
 
-    def run(self, num_epochs: int, patience: int | None, progress: bool) -> FitResult:
+    def run(
+        self, num_epochs: int, patience: int | None, progress: bool,
+        callback: Callable[[FitResult], Any] | None = None,
+    ) -> FitResult:  # fmt: skip
         result, warmup = self.result, getattr(self.objective, "warmup_epochs", 0)
         done = len(result.elbo)
         try:
@@ -87,6 +90,8 @@ class Loop:
                     if self.recorder is not None:
                         self.recorder.store(self)
                     bar.update(epoch + 1, self.describe(num_data))
+                    if callback is not None:
+                        callback(result)
         except KeyboardInterrupt:
             result.stopped = "interrupted"
             if self.recorder is not None:  # the run goes on from its last whole epoch

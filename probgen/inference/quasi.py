@@ -66,6 +66,22 @@ def gaussian_noise(
             f'{owner}: draws="rqmc" takes at most {SobolEngine.MAXDIM:,} elements of '
             f'all latents, got {size:,}. Use draws="iid".'
         )
+    points = gaussian_points(num_samples, size, seed)
+    columns = points.split([shape.numel() for shape in shapes.values()], dim=1)
+    return {
+        name: column.reshape(num_samples, 1, *shape).to(device=device, dtype=dtype)
+        for (name, shape), column in zip(shapes.items(), columns, strict=True)
+    }
+
+
+def gaussian_points(num_samples: int, size: int, seed: int) -> Tensor:
+    """Scrambled Sobol points taken to the Gaussian, `(num_samples, size)`, in float64.
+
+    Args:
+        num_samples: as `rounded` returns it.
+        size: how many dims.
+        seed: of the scrambles.
+    """
     points = num_samples // RANDOMIZATIONS
     edge = 2.0**-32  # below the engine's resolution; 0 itself would be taken to -inf
     parts = []
@@ -73,11 +89,7 @@ def gaussian_noise(
         engine = SobolEngine(size, scramble=True, seed=seed * RANDOMIZATIONS + index)
         uniform = engine.draw(points, dtype=torch.float64).clamp(edge, 1 - edge)
         parts.append(torch.special.ndtri(uniform))
-    columns = torch.cat(parts).split([shape.numel() for shape in shapes.values()], dim=1)
-    return {
-        name: column.reshape(num_samples, 1, *shape).to(device=device, dtype=dtype)
-        for (name, shape), column in zip(shapes.items(), columns, strict=True)
-    }
+    return torch.cat(parts)
 
 
 class GivenNoise(Messenger):

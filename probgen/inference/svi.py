@@ -59,6 +59,7 @@ def fit(
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
+    callback: Callable[[FitResult], Any] | None = None,
 ) -> FitResult:
     """Fit a pair to data by stochastic variational inference.
 
@@ -108,6 +109,8 @@ def fit(
             where there is none yet. Only `num_epochs`, `patience` and `device` may differ from
             before; steps are captured if they were.
         progress: show a progress bar.
+        callback: called after every epoch with the curves so far and the pair, for errors or pictures
+            along the way; what it draws at random changes nothing about the run.
 
     Returns:
         The curves, why it ended, and the pair. Ctrl-C ends the loop and returns what was learned.
@@ -149,6 +152,8 @@ def fit(
     goal = as_objective(objective)
     group = current_group()
     if devices > 1:
+        if callback is not None:
+            raise ValueError("fit: callback= is for one device; several train in other processes.")
         if is_stream(data) and not isinstance(data, Splits):
             raise ValueError(
                 "fit: several devices share data that are all there; give a Dataset or arrays in place "
@@ -223,7 +228,7 @@ def fit(
             stack.enter_context(context)
         if not pair.training:
             pair.train()
-        return loop.run(num_epochs, patience, progress)
+        return loop.run(num_epochs, patience, progress, callback)
 
 
 def _fit_together(

@@ -1,0 +1,371 @@
+"""A classifier for few labels, as scikit-learn's users know them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    clone,
+)
+from sklearn.semi_supervised import LabelSpreading
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from probgen.contexts import as_count
+from probgen.data import Dataset
+from probgen.inference.classification import calibration_error, class_probabilities
+from probgen.inference.posterior import encode, features
+from probgen.inference.quasi import gaussian_points, rounded
+from probgen.labels import NO_MARKER, Labels
+from probgen.pair import LatentVariableModel
+from probgen.scaling import Array, Likelihood, Scaling
+from probgen.stages import METHODS, Plan, train
+
+OWNER = "SemiSupervisedClassifier"
+
+
+class SemiSupervisedClassifier(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator
+):
+    r"""A classifier that learns from rows with labels and from rows without.
+
+    - `"m1"`: a VAE finds latent features of all rows; a classifier of features learns the labels. By
+      default this is scikit-learn's `LabelSpreading` over 7 neighbours, which is transductive: it
+      takes the features of unlabelled rows too.
+    - `"m2"`: a class and a style generate a row; the class is summed out where it is unknown.
+    - `"m1+m2"`: an M2 of the VAE's latents, drawn anew in every step.
+    - `"adgm"`: an M2 whose guide has an auxiliary latent.
+
+    Args:
+        method: `"m1"`, `"m2"`, `"m1+m2"` or `"adgm"`.
+        likelihood: `"bernoulli"` for values in [0, 1] or grey levels, divided by the largest and
+            binarized anew in every step; `"normal"` for columns of a table, standardized; `"auto"`
+            looks at the values.
+        latents: size of the latent beside the class; for `"m1"` of M1's.
+        hidden: widths of the networks' hidden layers.
+        alpha: weight of the classifier's own term, as in `pg.SemiSupervised`.
+        num_epochs: passes over the rows, of each stage.
+        batch_size: rows in a step.
+        learning_rate: of Adam at the start; it falls along a cosine.
+        classifier: for `"m1"`, any scikit-learn classifier of the latent features.
+        encoder: for `"m1"` and `"m1+m2"`, a trained VAE of the same rows (another's `encoder_`), which
+            then is not trained again.
+        classes: the classes that there are; by default those of the labelled rows.
+        unlabelled: what `y` holds where the label is unknown; `None` and NaN mean either.
+        num_samples: draws of latents that a prediction is averaged over, where it depends on any.
+        precision: `"float32"`, `"bf16"` or `"float64"`, as in `pg.fit`.
+        device: `"auto"`, or a device as torch names it.
+        run_dir: a folder for the stages' run directories; the same fit begun again goes on there.
+        progress: show progress bars.
+        random_state: of weights, steps and draws, as in scikit-learn.
+
+    Attributes:
+        classes_: the classes.
+        pair_: the trained model, a `pg.LatentVariableModel` for everything that takes one; of M1+M2
+            both stages as one. Its x is what `to_x` makes of rows.
+        encoder_: the trained VAE, of `"m1"` and `"m1+m2"`.
+        classifier_: the fitted classifier of features, of `"m1"`.
+        curves_: the ELBO or objective after each epoch of each stage, nats a datum.
+        validation_errors_: pairs of an epoch and the error then, where validation rows were given.
+        n_features_in_: columns.
+
+    Raises:
+        ValueError: by `fit`: a setting out of range, values that are no finite numbers, no labelled
+            row, a class without one, one class only, or a label beyond `classes`; by the others: rows of
+            another width.
+
+    References:
+        Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative models".
+        Maaløe, Sønderby, Sønderby and Winther, 2016, "Auxiliary deep generative models".
+        Zhou, Bousquet, Lal, Weston and Schölkopf, 2004, "Learning with local and global consistency"
+        (label spreading).
+
+    Example:
+        >>> import numpy as np, probgen as pg
+        >>> from sklearn.datasets import load_iris
+        >>> x, y = load_iris(return_X_y=True)
+        >>> known = np.where(np.arange(150) % 10 == 0, y, -1)  # 15 labels
+        >>> clf = pg.SemiSupervisedClassifier("m2", random_state=0).fit(x, known)
+        >>> bool(clf.score(x, y) > 0.9)
+        True
+    """
+
+    def __init__(
+        self,
+        method: str = "m1+m2",
+        *,
+        likelihood: Likelihood = "auto",
+        latents: int | None = None,
+        hidden: Sequence[int] | None = None,
+        alpha: float | None = None,
+        num_epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        classifier: Any = None,
+        encoder: LatentVariableModel | None = None,
+        classes: Sequence[Any] | None = None,
+        unlabelled: Any = -1,
+        num_samples: int = 32,
+        precision: Literal["float32", "bf16", "float64"] = "float32",
+        device: str = "auto",
+        run_dir: str | os.PathLike[str] | None = None,
+        progress: bool = False,
+        random_state: Any = None,
+    ) -> None:
+        self.method = method
+        self.likelihood = likelihood
+        self.latents = latents
+        self.hidden = hidden
+        self.alpha = alpha
+        self.num_epochs = num_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.classifier = classifier
+        self.encoder = encoder
+        self.classes = classes
+        self.unlabelled = unlabelled
+        self.num_samples = num_samples
+        self.precision = precision
+        self.device = device
+        self.run_dir = run_dir
+        self.progress = progress
+        self.random_state = random_state
+
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, *, validation: tuple[ArrayLike, ArrayLike] | None = None
+    ) -> SemiSupervisedClassifier:
+        """Learn from rows, of which some have labels.
+
+        Args:
+            X: numbers, shape `(rows, columns)`.
+            y: a label a row, `unlabelled` where it is unknown.
+            validation: further rows and their labels, whose error is noted along the way in
+                `validation_errors_`; nothing is learned from them.
+        """
+        self._check_settings()
+        values, labels = self._checked(X, y)
+        self.classes_, known = labels.classes, labels.known
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self._seed = seed
+        self._scaling = Scaling.of(values, self.likelihood, OWNER)
+        data = Dataset(
+            {"x": self._scaling(values), "y": labels.codes}, observed={"y": torch.from_numpy(known)}
+        )
+        if self._scaling.likelihood == "bernoulli":
+            data = data.binarized("dynamic")
+        plan = Plan(
+            self.method, self.latents, None if self.hidden is None else tuple(self.hidden), self.alpha,
+            self.num_epochs, self.batch_size, self.learning_rate, self.precision, self.device, seed,
+            None if self.run_dir is None else Path(self.run_dir), self.progress,
+            None if validation is None else self._held(*validation),
+        )  # fmt: skip
+        trained = train(self._scaling.variable, len(self.classes_), data, plan, self.encoder)
+        self.pair_, self.curves_ = trained.pair, trained.curves
+        self.validation_errors_ = trained.errors
+        self._latent, self._columns = trained.latent, trained.columns
+        if trained.encoder is not None:
+            self.encoder_ = trained.encoder
+        if self.method == "m1":
+            self._learn_features(values, labels.codes, known)
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """The most probable class of each row, shape `(rows,)`."""
+        chosen = self.predict_proba(X).argmax(1)
+        return self.classes_[chosen]
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Probabilities of the classes, `(rows, classes)`, averaged over draws of latents.
+
+        The same draws serve all rows, so that what is said of a row does not depend on the others.
+        """
+        check_is_fitted(self)
+        return self._probabilities(validate_data(self, X, reset=False, dtype=np.float64))
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """The share of labelled rows whose class is right; rows without a label are left out.
+
+        Raises:
+            ValueError: no row has a label.
+        """
+        check_is_fitted(self)
+        rows, truth, known = self._labelled_rows(X, y)
+        weight = None if sample_weight is None else np.asarray(sample_weight)[known]
+        return float(np.average(self.predict(rows) == truth, weights=weight))
+
+    def calibration_error(self, X: ArrayLike, y: ArrayLike, *, num_bins: int = 15) -> float:
+        """The expected calibration error over the labelled rows, as `pg.calibration_error`.
+
+        Raises:
+            ValueError: no row has a label, or one has a class that was not among those of `fit`.
+        """
+        check_is_fitted(self)
+        rows, truth, _ = self._labelled_rows(X, y)
+        return calibration_error(
+            self.predict_proba(rows), self._codes(truth, "calibration_error"), num_bins=num_bins
+        )
+
+    def transform(self, X: ArrayLike) -> Array:
+        """Latent features of rows, `(rows, elements)`: posterior means of M1's active latents, of M2's
+        style, or of ADGM's auxiliary."""
+        check_is_fitted(self)
+        return self._means(validate_data(self, X, reset=False, dtype=np.float64))
+
+    def sample(
+        self, n: int = 1, *, y: Any = None, means: bool = False, random_state: Any = None
+    ) -> Array:
+        """Draw new rows from the model.
+
+        Args:
+            n: how many; of each label where several are given.
+            y: a label, or several; by default each draw has a class of its own. Not for `"m1"`, whose
+                VAE knows no classes.
+            means: without the noise of x given its latents, as pictures are usually shown.
+            random_state: of the draws.
+
+        Returns:
+            Shape `(n, columns)`, or `(labels * n, columns)` with the rows of a label together, in the
+            units of the rows that were learned from.
+        """
+        check_is_fitted(self)
+        n = as_count(n, "n", f"{OWNER}.sample")
+        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        given = {}
+        if y is not None:
+            if self.method == "m1":
+                raise ValueError(
+                    f'{OWNER}.sample: "m1" has no model of rows given a class. Leave y out, or use '
+                    'method="m2", "m1+m2" or "adgm".'
+                )
+            given["y"] = torch.from_numpy(self._codes(np.atleast_1d(np.asarray(y)), "sample"))
+        drawn = self.pair_.sample(n, seed=seed, **given)
+        x = drawn["x"]
+        if means:
+            parents = {**given, **drawn}
+            factor = self.pair_.factors("p")["x"]
+            with torch.no_grad():
+                x = factor(**{name: parents[name] for name in factor.parents}).mean
+        x = x.transpose(0, 1).flatten(0, 1) if given else x
+        return self._scaling.back(x)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self._columns)
+
+    def to_x(self, X: ArrayLike) -> Dataset:
+        """Rows as the data of `pair_`: columns that vary, scaled; grey values as probabilities."""
+        check_is_fitted(self)
+        return self._dataset(validate_data(self, X, reset=False, dtype=np.float64))
+
+    def _check_settings(self) -> None:
+        if self.method not in METHODS:
+            listed = ", ".join(f'"{name}"' for name in METHODS)
+            raise ValueError(f"{OWNER}: method must be one of {listed}, got {self.method!r}.")
+        for name in ("latents", "num_epochs", "batch_size"):
+            if getattr(self, name) is not None:
+                as_count(getattr(self, name), name, OWNER)
+        as_count(self.num_samples, "num_samples", OWNER)
+        if self.learning_rate is not None and not 0 < self.learning_rate < np.inf:
+            raise ValueError(
+                f"{OWNER}: learning_rate must be finite and above 0, got {self.learning_rate!r}."
+            )
+        for name, methods in (("classifier", ("m1",)), ("encoder", ("m1", "m1+m2"))):
+            if getattr(self, name) is not None and self.method not in methods:
+                raise ValueError(
+                    f"{OWNER}: {name} is for method {' and '.join(methods)}, got {self.method!r}."
+                )
+
+    def _checked(self, X: ArrayLike, y: ArrayLike) -> tuple[Array, Labels]:
+        """Values, and the labels with what is known of them."""
+        if y is None:
+            validate_data(self, X, y)  # says that y is needed
+        labels = Labels.read(y, self.unlabelled, self.classes, OWNER)
+        values, filled = validate_data(
+            self, X, labels.filled, dtype=np.float64, ensure_min_samples=2, order="C"
+        )
+        check_classification_targets(filled)
+        labels.check_classes(OWNER)
+        return values, labels
+
+    def _dataset(self, values: Array, codes: NDArray[Any] | None = None) -> Dataset:
+        parts: dict[str, Any] = {"x": self._scaling(values)}
+        if codes is not None:
+            parts["y"] = codes
+        data = Dataset(parts)
+        return data.binarized("dynamic") if self._scaling.likelihood == "bernoulli" else data
+
+    def _held(self, X: ArrayLike, y: ArrayLike) -> Dataset:
+        rows, truth, _ = self._labelled_rows(X, y)
+        values = validate_data(self, rows, reset=False, dtype=np.float64)
+        return self._dataset(values, self._codes(truth, "fit, validation"))
+
+    def _labelled_rows(self, X: Any, y: ArrayLike) -> tuple[Any, Any, Any]:
+        """The rows with a label, their labels, and which rows they are."""
+        marker = NO_MARKER if set(self.classes_.tolist()) == {-1, 1} else self.unlabelled
+        labels = Labels.read(y, marker, self.classes_, OWNER)
+        rows = _safe_indexing(X, np.flatnonzero(labels.known))
+        return rows, labels.given, labels.known
+
+    def _codes(self, labels: NDArray[Any], what: str) -> NDArray[np.int64]:
+        unknown = [
+            label for label in np.unique(labels).tolist() if label not in self.classes_.tolist()
+        ]
+        if unknown:
+            raise ValueError(
+                f"{OWNER}.{what}: no class {unknown[0]!r}; the classes are {self.classes_.tolist()!r}."
+            )
+        codes: NDArray[np.int64] = np.searchsorted(self.classes_, labels).astype(np.int64)
+        return codes
+
+    def _probabilities(self, values: Array) -> Array:
+        data = self._dataset(values)
+        if self.method != "m1":
+            return class_probabilities(
+                self.pair_, data, num_samples=self.num_samples, draws="rqmc", seed=self._seed,
+                device=self.device,
+            ).double().numpy()  # fmt: skip
+        found = features(self.pair_, data, columns=self._columns, redraw=True, device=self.device)
+        points = gaussian_points(rounded(self.num_samples), len(self._columns), self._seed)
+        total: Any = 0.0
+        for point in points:
+            drawn = found["x"].double() + found.spread["x"].double() * point
+            total = total + _class_shares(self.classifier_, drawn.numpy(), len(self.classes_))
+        return total / len(points)
+
+    def _means(self, values: Array) -> Array:
+        """What `transform` returns, of values that were checked."""
+        data = self._dataset(values)
+        if self.method == "m2":  # z stands behind the class, over which it is averaged
+            found = encode(self.pair_, data, seed=self._seed, device=self.device)["z"]
+        else:
+            found = features(self.pair_, data, latent=self._latent, device=self.device)["x"]
+        return found[:, self._columns].double().numpy()
+
+    def _learn_features(self, values: Array, codes: NDArray[Any], known: NDArray[np.bool_]) -> None:
+        """The classifier on top of M1; one that knows unlabelled rows sees them too."""
+        means = self._means(values)
+        made = LabelSpreading("knn", n_neighbors=min(7, len(means) - 1), alpha=0.2)
+        self.classifier_ = made if self.classifier is None else clone(self.classifier)
+        takes_all = type(self.classifier_).__module__.startswith("sklearn.semi_supervised")
+        rows = np.ones_like(known) if takes_all else known
+        self.classifier_.fit(means[rows], np.where(known, codes, -1)[rows])
+
+
+def _class_shares(classifier: Any, rows: Array, num_classes: int) -> Array:
+    """Probabilities of a scikit-learn classifier of class codes; of one without, its decisions."""
+    if hasattr(classifier, "predict_proba"):
+        shares = classifier.predict_proba(rows)
+    else:
+        shares = np.eye(num_classes)[classifier.predict(rows)]
+    return np.asarray(shares, dtype=np.float64)

@@ -1,0 +1,99 @@
+"""Columns of a table or pixels of images as the data x of a pair, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from probgen.variables import Bernoulli, Normal, Variable
+
+Likelihood = Literal["auto", "bernoulli", "normal"]
+Array = NDArray[np.float64]
+
+LARGEST_LEVEL = 255
+"""Whole numbers up to this one may be grey levels."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How columns become elements of x: (column - shift) / scale, without columns that never vary.
+
+    Attributes:
+        likelihood: `"bernoulli"`, x in [0, 1] is the probability of a one; or `"normal"`.
+        shift: of every column.
+        scale: of every column, above 0.
+        kept: which columns are elements of x.
+    """
+
+    likelihood: Literal["bernoulli", "normal"]
+    shift: Array
+    scale: Array
+    kept: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, values: Array, likelihood: Likelihood, owner: str) -> Scaling:
+        """What fits some rows.
+
+        `"auto"` takes values that all lie in [0, 1], and grey levels (whole numbers from 0 to at most
+        255, where most columns that vary reach half of the largest), as probabilities of ones, and
+        standardizes the columns of everything else.
+
+        Raises:
+            ValueError: an unknown word, values below 0 for `"bernoulli"`, or no column that varies.
+        """
+        if likelihood not in ("auto", "bernoulli", "normal"):
+            raise ValueError(
+                f'{owner}: likelihood must be "auto", "bernoulli" or "normal", got {likelihood!r}.'
+            )
+        low, high = values.min(0), values.max(0)
+        if not bool((low < high).any()):
+            raise ValueError(
+                f"{owner}: no column varies over the {len(values)} rows, so there is nothing to learn."
+            )
+        if likelihood == "auto":
+            unit = low.min() >= 0 and high.max() <= 1
+            likelihood = "bernoulli" if unit or _grey(values, low, high) else "normal"
+        width = values.shape[1]
+        if likelihood == "bernoulli":
+            if low.min() < 0:
+                raise ValueError(
+                    f'{owner}: likelihood="bernoulli" takes values of at least 0, got {low.min():.4g}. '
+                    'Rescale them, or use "normal".'
+                )
+            top = max(1.0, float(high.max()))
+            return cls("bernoulli", np.zeros(width), np.full(width, top), np.ones(width, bool))
+        with np.errstate(over="ignore"):
+            spread = values.std(0)
+        kept = (low < high) & (spread > 0) & np.isfinite(spread)
+        if not kept.any():
+            raise ValueError(f"{owner}: no column has a finite spread. Rescale the values.")
+        return cls("normal", values.mean(0), np.where(kept, spread, 1.0), kept)
+
+    def __call__(self, values: Array) -> Tensor:
+        """Rows as x, shape `(rows, elements)`; beyond what training rows reach, probabilities stay in [0, 1]."""
+        x = ((values - self.shift) / self.scale)[:, self.kept]
+        return torch.from_numpy(x.clip(0, 1) if self.likelihood == "bernoulli" else x)
+
+    def back(self, x: Tensor) -> Array:
+        """Elements of x `(rows, elements)` as rows of the table; columns that never varied have their mean."""
+        values = np.repeat(self.shift[None], len(x), 0)
+        values[:, self.kept] += x.double().numpy() * self.scale[self.kept]
+        return values
+
+    @property
+    def variable(self) -> Variable:
+        """x, with one learned scale a column where it is Gaussian."""
+        size = int(self.kept.sum())
+        return Bernoulli(size) if self.likelihood == "bernoulli" else Normal(size, "shared")
+
+
+def _grey(values: Array, low: Any, high: Any) -> bool:
+    top = high.max()
+    if low.min() < 0 or not 1 < top <= LARGEST_LEVEL:
+        return False
+    return bool(np.median(high[low < high]) >= top / 2 and (values == np.round(values)).all())

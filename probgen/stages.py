@@ -1,0 +1,226 @@
+"""What each way of learning from few labels trains: M1, M2, M1+M2, ADGM."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from probgen.contexts import fixed_seed
+from probgen.data import Dataset
+from probgen.inference.classification import class_probabilities
+from probgen.inference.objectives import ELBO
+from probgen.inference.posterior import features
+from probgen.inference.results import FitResult
+from probgen.inference.semisupervised import SemiSupervised
+from probgen.inference.svi import fit
+from probgen.models.adgm import ADGM
+from probgen.models.m1m2 import M1M2
+from probgen.models.m2 import M2
+from probgen.models.vae import VAE
+from probgen.pair import LatentVariableModel
+from probgen.variables import Categorical, Normal, Variable
+
+METHODS = ("m1", "m2", "m1+m2", "adgm")
+ACTIVE = 0.1
+"""Least standard deviation of a latent's posterior mean, over the data, of an active latent."""
+STEPS = 3000
+"""Steps that a small data set gets, in a stage."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How stages are trained; `None` is what fits the data.
+
+    Attributes:
+        method: one of `METHODS`.
+        latents: of M2 and ADGM, or of M1 where it is alone.
+        hidden: widths of hidden layers.
+        alpha: weight of the classifier's term.
+        num_epochs: passes over the data.
+        batch_size: data in a step.
+        learning_rate: of Adam at the start; it falls along a cosine.
+        precision: of matrix products.
+        device: where.
+        seed: of weights, batches and noise.
+        run_dir: a folder with a run directory a stage, from which a killed fit goes on.
+        progress: show bars.
+        validation: further rows with their classes, whose error is noted along the way.
+    """
+
+    method: str
+    latents: int | None = None
+    hidden: Sequence[int] | None = None
+    alpha: float | None = None
+    num_epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    precision: str = "float32"
+    device: str | torch.device = "auto"
+    seed: int = 0
+    run_dir: Path | None = None
+    progress: bool = False
+    validation: Dataset | None = None
+
+
+@dataclass
+class Trained:
+    """What training leaves.
+
+    Attributes:
+        pair: the model, in float64 on the CPU; of M1+M2 both stages as one.
+        latent: the latent whose means are features.
+        columns: elements of it that are active.
+        curves: the ELBO or objective after each epoch of each stage, nats a datum.
+        errors: pairs of an epoch of the last stage and the share of wrong validation rows then.
+        encoder: the VAE, where there is one.
+    """
+
+    pair: LatentVariableModel
+    latent: str
+    columns: torch.Tensor
+    curves: dict[str, list[float]]
+    errors: list[tuple[int, float]]
+    encoder: VAE | None = None
+
+
+def train(
+    x: Variable, num_classes: int, data: Dataset, plan: Plan, encoder: LatentVariableModel | None
+) -> Trained:
+    """Train the model of a method.
+
+    Args:
+        x: the data's family and shape.
+        num_classes: classes of y.
+        data: x, and y with a mask.
+        plan: the method, and how.
+        encoder: a trained M1, which then is not trained again.
+    """
+    y, held = Categorical(num_classes), plan.validation
+    if plan.method in ("m2", "adgm"):
+        pair = _of_data(x, y, plan)
+        curve, errors = _labelled(pair, data, held, plan, rate=1e-3, most=200)
+        latent = "z" if plan.method == "m2" else "a"  # what the classifier of ADGM sees beside x
+        all_of_it = torch.arange(pair.variables[latent].event_shape.numel())
+        return Trained(_kept(pair), latent, all_of_it, {plan.method: curve}, errors)
+    curves = {}
+    if encoder is None:
+        encoder, curves["m1"] = _m1(x, data, plan)
+    columns, m1 = _active(encoder, data, plan), _kept(encoder)
+    if plan.method == "m1":
+        return Trained(m1, "z", columns, curves, [], m1)
+    found = features(encoder, data, columns=columns, redraw=True, device=plan.device)
+    moments: dict[str, Any] = {
+        "mean": found["x"].double().mean(0), "scale": found["x"].double().std(0, correction=0),
+    }  # fmt: skip
+    found = found.standardized(**moments)
+    if held is not None:
+        held = features(encoder, held, columns=columns, device=plan.device).standardized(**moments)
+    with fixed_seed(plan.seed + 1, torch.device("cpu")):
+        m2 = M2(Normal(len(columns)), y, Normal(plan.latents or 10), hidden=plan.hidden or (500,))
+    curves["m2"], errors = _labelled(m2, found, held, plan, rate=3e-3, most=1000)
+    stack = M1M2.stacked(m1, _kept(m2), columns=columns, **moments)
+    return Trained(stack, "z1", columns, curves, errors, m1)
+
+
+def _m1(x: Variable, data: Dataset, plan: Plan) -> tuple[VAE, list[float]]:
+    """A VAE of all rows, whatever their labels."""
+    size, alone = x.event_shape.numel(), plan.latents if plan.method == "m1" else None
+    with fixed_seed(plan.seed, torch.device("cpu")):
+        vae = VAE(
+            x, Normal(alone or min(50, size)), hidden=plan.hidden or (500, 500),
+            activation=nn.Softplus,
+        )  # fmt: skip
+    batch = plan.batch_size or min(len(data), 200)
+    epochs = plan.num_epochs or _epochs(len(data), batch, 120)
+    # Without a warm-up many latents are given up early and never come back.
+    goal = ELBO(analytic_kl=True, warmup_epochs=epochs // 3)
+    return vae, _fit("m1", vae, data.only("x"), goal, epochs, batch, 1e-3, plan)
+
+
+def _of_data(x: Variable, y: Variable, plan: Plan) -> LatentVariableModel:
+    """M2 or ADGM, on the data themselves."""
+    z = Normal(plan.latents or 50)
+    with fixed_seed(plan.seed, torch.device("cpu")):
+        if plan.method == "m2":
+            return M2(x, y, z, hidden=plan.hidden or (500,))
+        return ADGM(x, y, z, z, hidden=plan.hidden or (500, 500))
+
+
+def _labelled(
+    pair: LatentVariableModel, data: Dataset, held: Dataset | None, plan: Plan, *, rate: float,
+    most: int,
+) -> tuple[list[float], list[tuple[int, float]]]:  # fmt: skip
+    """A model with classes, of all rows and the labels that some have."""
+    assert data.observed is not None
+    rows, known = len(data), int(data.observed["y"].sum())
+    batch = plan.batch_size or min(rows, most)
+    labelled: int | None = min(known, batch // 2, 100)
+    if not labelled or rows - known < batch - labelled:
+        labelled = None  # too few rows lack a label: as many as chance brings
+    alpha = 1.0 if plan.alpha is None else plan.alpha
+    goal = SemiSupervised(alpha=alpha, labelled_batch=labelled, analytic_kl=True)
+    epochs = plan.num_epochs or _epochs(rows, batch, 100)
+    errors = []
+
+    def note(result: FitResult) -> None:
+        done = len(result.elbo)
+        if held is not None and (done % max(1, epochs // 20) == 0 or done == epochs):
+            found = class_probabilities(pair, held, device=plan.device).argmax(1)
+            errors.append((done, float((found != held["y"]).double().mean())))
+
+    stage = "m2" if plan.method == "m1+m2" else plan.method
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "SemiSupervised: y is known for all")  # said before
+        curve = _fit(stage, pair, data, goal, epochs, batch, rate, plan, note)
+    return curve, errors
+
+
+def _epochs(rows: int, batch: int, many: int) -> int:
+    """As many as are usual for large data, or `STEPS` steps."""
+    return max(many, round(STEPS / -(-rows // batch)))
+
+
+def _fit(
+    stage: str, pair: LatentVariableModel, data: Dataset, goal: ELBO, epochs: int, batch: int,
+    rate: float, plan: Plan, callback: Callable[[FitResult], None] | None = None,
+) -> list[float]:  # fmt: skip
+    rate = plan.learning_rate or rate
+    result = fit(
+        pair, data, num_epochs=epochs, batch_size=batch, learning_rate=rate, objective=goal,
+        scheduler=partial(CosineAnnealingLR, T_max=epochs, eta_min=rate / 100),
+        precision=plan.precision, device=plan.device, seed=plan.seed,
+        run_dir=None if plan.run_dir is None else plan.run_dir / stage,
+        resume=plan.run_dir is not None, progress=plan.progress, callback=callback,
+    )  # fmt: skip
+    if result.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return result.elbo
+
+
+def _active(encoder: LatentVariableModel, data: Dataset, plan: Plan) -> torch.Tensor:
+    """The active latents of M1; where there is none, all."""
+    spread = features(encoder, data, device=plan.device)["x"].std(0, correction=0)
+    found = (spread > ACTIVE).nonzero().squeeze(1)
+    if not len(found):
+        warnings.warn(
+            f"M1 has no active latent: no posterior mean has a standard deviation above {ACTIVE:g} over "
+            "the rows (the largest is "
+            f"{float(spread.max()):.2g}). All are used, but they say little; train for more epochs.",
+            stacklevel=2,
+        )
+        return torch.arange(len(spread))
+    return found
+
+
+def _kept(pair: LatentVariableModel) -> Any:
+    """In float64 on the CPU: predictions of a row then do not depend on the rows beside it."""
+    return copy.deepcopy(pair).to(device="cpu", dtype=torch.float64).eval()
