@@ -6,6 +6,8 @@ from .data import Dataset as Dataset
 from .data import Splits as Splits
 from .declare import declare as declare
 from .estimators import SemiSupervisedClassifier as SemiSupervisedClassifier
+from .few_labels import FewLabels as FewLabels
+from .few_labels import few_labels as few_labels
 from .files import RunError as RunError
 from .formula import FormulaError as FormulaError
 from .inference.capture import CaptureWarning as CaptureWarning

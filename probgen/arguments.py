@@ -45,7 +45,7 @@ def make_pair(
     variables = {n: read_variable(text, data.values.get(n)) for n, text in texts.items()}
     settings: dict[str, Any] = {}
     if hidden is not None:
-        settings["hidden"] = _widths(hidden)
+        settings["hidden"] = widths(hidden)
     if activation is not None:
         settings["activation"] = _activation(activation)
     if p is not None:
@@ -124,7 +124,8 @@ def assignments(texts: Sequence[str], flag: str) -> dict[str, str]:
     return found
 
 
-def _widths(text: str) -> tuple[int, ...]:
+def widths(text: str) -> tuple[int, ...]:
+    """Widths of layers from text."""
     if text.strip().lower() in ("none", "", "()"):
         return ()
     try:

@@ -190,6 +190,52 @@ def evaluate(
     _show(commands.evaluate(**options), json)
 
 
+@app.command(epilog="Example: probgen classify --data digits --labels 100 --method m2 --seeds 3")
+def classify(
+    data: Data = None,
+    labels: Annotated[
+        int | None,
+        typer.Option(
+            help="Training rows that keep their label, all classes alike; by default all."
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="m1, m2, m1+m2 or adgm; auto goes by the number of rows.")
+    ] = "auto",
+    seeds: Annotated[int, typer.Option(help="Draws of the labelled rows: seeds 0, 1, ...")] = 5,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the rows, of each stage.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Weight of the classifier's own term.")
+    ] = None,
+    latents: Annotated[
+        int | None, typer.Option(help="Size of the latent beside the class.")
+    ] = None,
+    hidden: Annotated[str | None, typer.Option(help="Widths of hidden layers: 500,500.")] = None,
+    likelihood: Annotated[
+        str, typer.Option(help="bernoulli, normal, or auto by the values.")
+    ] = "auto",
+    precision: Precision = "float32",
+    device: Device = "auto",
+    labels_column: Labels = None,
+    columns: Columns = None,
+    split: Split = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for runs and figures; a new one in runs/ by default."),
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option(help="Draw pictures, for which two more models train.")
+    ] = True,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Learn classes from few labels, for several draws of them, and test what was learned."""
+    from probgen import commands
+
+    options = {name: value for name, value in locals().items() if name not in ("commands", "json")}
+    _show(commands.classify(**options), json)
+
+
 @app.command(epilog="Example: probgen sample runs/vae-digits-1 -n 1000 --out draws.npz")
 def sample(
     run: RunFolder,

@@ -6,6 +6,7 @@ Every command returns the text to print and the same as a record for `--json`.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 import probgen as pg
-from probgen.arguments import assignments, make_pair, transform, two_numbers
+from probgen.arguments import assignments, make_pair, transform, two_numbers, widths
 from probgen.contexts import enough_memory, fixed_seed
 from probgen.files import make_folder, write_atomically
 from probgen.inference.inputs import known_part
@@ -173,6 +174,45 @@ def score_record(score: Score) -> dict[str, Any]:
         "data_hash": score.data_hash,
         "note": score.warning(),
     }
+
+
+def classify(
+    *, data: str | None, labels: int | None, method: str, seeds: int, epochs: int | None,
+    alpha: float | None, latents: int | None, hidden: str | None, likelihood: Any, precision: Any,
+    device: str, labels_column: str | None, columns: str | None, split: str | None, out: Path | None,
+    figures: bool, quiet: bool,
+) -> Answer:  # fmt: skip
+    """`pg.few_labels`, and its pictures."""
+    from probgen.plots.few_labels import few_labels_report
+
+    if data is None:
+        raise ValueError("Name the data: --data digits, --data mnist, or --data FILE.")
+    splits = pg.load(
+        data,
+        transform="none",
+        labels=labels_column,
+        columns=None if columns is None else [c.strip() for c in columns.split(",")],
+        split=None if split is None else two_numbers(split),
+    )
+    folder = out or _new_folder(f"classify-{method.replace('+', '')}", splits.train.name)
+    found = pg.few_labels(
+        splits, method, labels=labels, seeds=seeds, folder=folder, progress=not quiet,
+        num_epochs=epochs, alpha=alpha, latents=latents,
+        hidden=None if hidden is None else widths(hidden),
+        likelihood=likelihood, precision=precision, device=device,
+    )  # fmt: skip
+    record = {"out": folder, **found.record()}
+    plain = json.dumps({**record, "out": str(folder)}, indent=2)
+    write_atomically(folder / "results.json", f"{plain}\n".encode())
+    text = [repr(splits), repr(found)]
+    if figures:
+        written = few_labels_report(found, splits, folder / "figures", progress=not quiet)
+        record["figures"] = written
+        text.append(
+            f"Figures in {folder / 'figures'}: {', '.join(p.name for p in written.values())}"
+        )
+    text.append(f"Written to {folder}. The same command with --out {folder} goes on or adds seeds.")
+    return "\n".join(text), record
 
 
 def sample(

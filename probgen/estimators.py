@@ -30,7 +30,7 @@ from probgen.inference.quasi import gaussian_points, rounded
 from probgen.labels import NO_MARKER, Labels
 from probgen.pair import LatentVariableModel
 from probgen.scaling import Array, Likelihood, Scaling
-from probgen.stages import METHODS, Plan, train
+from probgen.stages import METHODS, Plan, chosen_method, train
 
 OWNER = "SemiSupervisedClassifier"
 
@@ -48,7 +48,8 @@ class SemiSupervisedClassifier(
     - `"adgm"`: an M2 whose guide has an auxiliary latent.
 
     Args:
-        method: `"m1"`, `"m2"`, `"m1+m2"` or `"adgm"`.
+        method: `"m1"`, `"m2"`, `"m1+m2"` or `"adgm"`; `"auto"` is M1+M2 from 10,000 rows on, and M2 for
+            fewer, on which a VAE finds poor features.
         likelihood: `"bernoulli"` for values in [0, 1] or grey levels, divided by the largest and
             binarized anew in every step; `"normal"` for columns of a table, standardized; `"auto"`
             looks at the values.
@@ -72,11 +73,13 @@ class SemiSupervisedClassifier(
 
     Attributes:
         classes_: the classes.
+        method_: the method.
         pair_: the trained model, a `pg.LatentVariableModel` for everything that takes one; of M1+M2
             both stages as one. Its x is what `to_x` makes of rows.
         encoder_: the trained VAE, of `"m1"` and `"m1+m2"`.
         classifier_: the fitted classifier of features, of `"m1"`.
         curves_: the ELBO or objective after each epoch of each stage, nats a datum.
+        seconds_: of training, of each stage.
         validation_errors_: pairs of an epoch and the error then, where validation rows were given.
         n_features_in_: columns.
 
@@ -103,7 +106,7 @@ class SemiSupervisedClassifier(
 
     def __init__(
         self,
-        method: str = "m1+m2",
+        method: str = "auto",
         *,
         likelihood: Likelihood = "auto",
         latents: int | None = None,
@@ -157,7 +160,7 @@ class SemiSupervisedClassifier(
         values, labels = self._checked(X, y)
         self.classes_, known = labels.classes, labels.known
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self._seed = seed
+        self._seed, self.method_ = seed, chosen_method(self.method, len(values))
         self._scaling = Scaling.of(values, self.likelihood, OWNER)
         data = Dataset(
             {"x": self._scaling(values), "y": labels.codes}, observed={"y": torch.from_numpy(known)}
@@ -165,18 +168,18 @@ class SemiSupervisedClassifier(
         if self._scaling.likelihood == "bernoulli":
             data = data.binarized("dynamic")
         plan = Plan(
-            self.method, self.latents, None if self.hidden is None else tuple(self.hidden), self.alpha,
+            self.method_, self.latents, None if self.hidden is None else tuple(self.hidden), self.alpha,
             self.num_epochs, self.batch_size, self.learning_rate, self.precision, self.device, seed,
             None if self.run_dir is None else Path(self.run_dir), self.progress,
             None if validation is None else self._held(*validation),
         )  # fmt: skip
         trained = train(self._scaling.variable, len(self.classes_), data, plan, self.encoder)
         self.pair_, self.curves_ = trained.pair, trained.curves
-        self.validation_errors_ = trained.errors
+        self.validation_errors_, self.seconds_ = trained.errors, trained.seconds
         self._latent, self._columns = trained.latent, trained.columns
         if trained.encoder is not None:
             self.encoder_ = trained.encoder
-        if self.method == "m1":
+        if self.method_ == "m1":
             self._learn_features(values, labels.codes, known)
         return self
 
@@ -243,7 +246,7 @@ class SemiSupervisedClassifier(
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         given = {}
         if y is not None:
-            if self.method == "m1":
+            if self.method_ == "m1":
                 raise ValueError(
                     f'{OWNER}.sample: "m1" has no model of rows given a class. Leave y out, or use '
                     'method="m2", "m1+m2" or "adgm".'
@@ -268,9 +271,14 @@ class SemiSupervisedClassifier(
         check_is_fitted(self)
         return self._dataset(validate_data(self, X, reset=False, dtype=np.float64))
 
+    def from_x(self, x: Any) -> Array:
+        """The data x of `pair_` as rows, in the units of the rows that were learned from."""
+        check_is_fitted(self)
+        return self._scaling.back(torch.as_tensor(x))
+
     def _check_settings(self) -> None:
-        if self.method not in METHODS:
-            listed = ", ".join(f'"{name}"' for name in METHODS)
+        if self.method not in ("auto", *METHODS):
+            listed = ", ".join(f'"{name}"' for name in ("auto", *METHODS))
             raise ValueError(f"{OWNER}: method must be one of {listed}, got {self.method!r}.")
         for name in ("latents", "num_epochs", "batch_size"):
             if getattr(self, name) is not None:
@@ -281,7 +289,7 @@ class SemiSupervisedClassifier(
                 f"{OWNER}: learning_rate must be finite and above 0, got {self.learning_rate!r}."
             )
         for name, methods in (("classifier", ("m1",)), ("encoder", ("m1", "m1+m2"))):
-            if getattr(self, name) is not None and self.method not in methods:
+            if getattr(self, name) is not None and self.method not in ("auto", *methods):
                 raise ValueError(
                     f"{OWNER}: {name} is for method {' and '.join(methods)}, got {self.method!r}."
                 )
@@ -330,7 +338,7 @@ class SemiSupervisedClassifier(
 
     def _probabilities(self, values: Array) -> Array:
         data = self._dataset(values)
-        if self.method != "m1":
+        if self.method_ != "m1":
             return class_probabilities(
                 self.pair_, data, num_samples=self.num_samples, draws="rqmc", seed=self._seed,
                 device=self.device,
@@ -346,7 +354,7 @@ class SemiSupervisedClassifier(
     def _means(self, values: Array) -> Array:
         """What `transform` returns, of values that were checked."""
         data = self._dataset(values)
-        if self.method == "m2":  # z stands behind the class, over which it is averaged
+        if self.method_ == "m2":  # z stands behind the class, over which it is averaged
             found = encode(self.pair_, data, seed=self._seed, device=self.device)["z"]
         else:
             found = features(self.pair_, data, latent=self._latent, device=self.device)["x"]

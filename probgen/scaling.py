@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ Array = NDArray[np.float64]
 
 LARGEST_LEVEL = 255
 """Whole numbers up to this one may be grey levels."""
+
+EXTREME = 0.75
+"""Share of grey levels near black or white from which on they are taken as probabilities."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Scaling:
     def of(cls, values: Array, likelihood: Likelihood, owner: str) -> Scaling:
         """What fits some rows.
 
-        `"auto"` takes values that all lie in [0, 1], and grey levels (whole numbers from 0 to at most
-        255, where most columns that vary reach half of the largest), as probabilities of ones, and
+        `"auto"` takes values in [0, 1], or whole numbers from 0 to at most 255, as probabilities of ones
+        where three quarters of them lie within a tenth of either end, as in drawings and scans, and
         standardizes the columns of everything else.
 
         Raises:
@@ -56,8 +59,7 @@ class Scaling:
                 f"{owner}: no column varies over the {len(values)} rows, so there is nothing to learn."
             )
         if likelihood == "auto":
-            unit = low.min() >= 0 and high.max() <= 1
-            likelihood = "bernoulli" if unit or _grey(values, low, high) else "normal"
+            likelihood = "bernoulli" if _black_and_white(values) else "normal"
         width = values.shape[1]
         if likelihood == "bernoulli":
             if low.min() < 0:
@@ -92,8 +94,11 @@ class Scaling:
         return Bernoulli(size) if self.likelihood == "bernoulli" else Normal(size, "shared")
 
 
-def _grey(values: Array, low: Any, high: Any) -> bool:
-    top = high.max()
-    if low.min() < 0 or not 1 < top <= LARGEST_LEVEL:
+def _black_and_white(values: Array) -> bool:
+    """Whether values are zeros and ones, or grey levels of which few are in between."""
+    top = values.max()
+    if values.min() < 0 or top > LARGEST_LEVEL or (top > 1 and (values != np.round(values)).any()):
         return False
-    return bool(np.median(high[low < high]) >= top / 2 and (values == np.round(values)).all())
+    top = max(top, 1.0)
+    extreme = (values <= 0.1 * top) | (values >= 0.9 * top)
+    return bool(extreme.mean() >= EXTREME and (values >= 0.9 * top).mean() > 0.01)

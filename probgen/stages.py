@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from probgen.contexts import fixed_seed
 from probgen.data import Dataset
+from probgen.files import write_atomically
 from probgen.inference.classification import class_probabilities
 from probgen.inference.objectives import ELBO
 from probgen.inference.posterior import features
@@ -32,8 +34,16 @@ from probgen.variables import Categorical, Normal, Variable
 METHODS = ("m1", "m2", "m1+m2", "adgm")
 ACTIVE = 0.1
 """Least standard deviation of a latent's posterior mean, over the data, of an active latent."""
-STEPS = 3000
+STEPS = 1500
 """Steps that a small data set gets, in a stage."""
+
+MANY = 10_000
+"""Rows from which on there are enough for wide networks and for M1."""
+
+
+def chosen_method(method: str, rows: int) -> str:
+    """The method that `"auto"` means."""
+    return ("m1+m2" if rows >= MANY else "m2") if method == "auto" else method
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,7 @@ class Trained:
         curves: the ELBO or objective after each epoch of each stage, nats a datum.
         errors: pairs of an epoch of the last stage and the share of wrong validation rows then.
         encoder: the VAE, where there is one.
+        seconds: of training, of each stage.
     """
 
     pair: LatentVariableModel
@@ -89,7 +100,8 @@ class Trained:
     columns: torch.Tensor
     curves: dict[str, list[float]]
     errors: list[tuple[int, float]]
-    encoder: VAE | None = None
+    seconds: dict[str, float]
+    encoder: LatentVariableModel | None = None
 
 
 def train(
@@ -105,18 +117,25 @@ def train(
         encoder: a trained M1, which then is not trained again.
     """
     y, held = Categorical(num_classes), plan.validation
+    curves: dict[str, list[float]] = {}
+    seconds: dict[str, float] = {}
+
+    def note(stage: str, result: FitResult) -> None:
+        curves[stage], seconds[stage] = result.elbo, sum(result.seconds)
+
     if plan.method in ("m2", "adgm"):
-        pair = _of_data(x, y, plan)
-        curve, errors = _labelled(pair, data, held, plan, rate=1e-3, most=200)
+        pair = _of_data(x, y, data, plan)
+        result, errors = _labelled(pair, data, held, plan, rate=1e-3, most=200)
+        note(plan.method, result)
         latent = "z" if plan.method == "m2" else "a"  # what the classifier of ADGM sees beside x
         all_of_it = torch.arange(pair.variables[latent].event_shape.numel())
-        return Trained(_kept(pair), latent, all_of_it, {plan.method: curve}, errors)
-    curves = {}
+        return Trained(_kept(pair), latent, all_of_it, curves, errors, seconds)
     if encoder is None:
-        encoder, curves["m1"] = _m1(x, data, plan)
+        encoder, result = _m1(x, data, plan)
+        note("m1", result)
     columns, m1 = _active(encoder, data, plan), _kept(encoder)
     if plan.method == "m1":
-        return Trained(m1, "z", columns, curves, [], m1)
+        return Trained(m1, "z", columns, curves, [], seconds, m1)
     found = features(encoder, data, columns=columns, redraw=True, device=plan.device)
     moments: dict[str, Any] = {
         "mean": found["x"].double().mean(0), "scale": found["x"].double().std(0, correction=0),
@@ -125,18 +144,24 @@ def train(
     if held is not None:
         held = features(encoder, held, columns=columns, device=plan.device).standardized(**moments)
     with fixed_seed(plan.seed + 1, torch.device("cpu")):
-        m2 = M2(Normal(len(columns)), y, Normal(plan.latents or 10), hidden=plan.hidden or (500,))
-    curves["m2"], errors = _labelled(m2, found, held, plan, rate=3e-3, most=1000)
+        m2 = M2(
+            Normal(len(columns)),
+            y,
+            Normal(plan.latents or 10),
+            hidden=plan.hidden or [_width(data)],
+        )
+    result, errors = _labelled(m2, found, held, plan, rate=3e-3, most=1000)
+    note("m2", result)
     stack = M1M2.stacked(m1, _kept(m2), columns=columns, **moments)
-    return Trained(stack, "z1", columns, curves, errors, m1)
+    return Trained(stack, "z1", columns, curves, errors, seconds, m1)
 
 
-def _m1(x: Variable, data: Dataset, plan: Plan) -> tuple[VAE, list[float]]:
+def _m1(x: Variable, data: Dataset, plan: Plan) -> tuple[VAE, FitResult]:
     """A VAE of all rows, whatever their labels."""
     size, alone = x.event_shape.numel(), plan.latents if plan.method == "m1" else None
     with fixed_seed(plan.seed, torch.device("cpu")):
         vae = VAE(
-            x, Normal(alone or min(50, size)), hidden=plan.hidden or (500, 500),
+            x, Normal(alone or min(50, size)), hidden=plan.hidden or [_width(data)] * 2,
             activation=nn.Softplus,
         )  # fmt: skip
     batch = plan.batch_size or min(len(data), 200)
@@ -146,19 +171,19 @@ def _m1(x: Variable, data: Dataset, plan: Plan) -> tuple[VAE, list[float]]:
     return vae, _fit("m1", vae, data.only("x"), goal, epochs, batch, 1e-3, plan)
 
 
-def _of_data(x: Variable, y: Variable, plan: Plan) -> LatentVariableModel:
+def _of_data(x: Variable, y: Variable, data: Dataset, plan: Plan) -> LatentVariableModel:
     """M2 or ADGM, on the data themselves."""
-    z = Normal(plan.latents or 50)
+    z, width = Normal(plan.latents or min(50, x.event_shape.numel())), _width(data)
     with fixed_seed(plan.seed, torch.device("cpu")):
         if plan.method == "m2":
-            return M2(x, y, z, hidden=plan.hidden or (500,))
-        return ADGM(x, y, z, z, hidden=plan.hidden or (500, 500))
+            return M2(x, y, z, hidden=plan.hidden or [width])
+        return ADGM(x, y, z, z, hidden=plan.hidden or [width] * 2)
 
 
 def _labelled(
     pair: LatentVariableModel, data: Dataset, held: Dataset | None, plan: Plan, *, rate: float,
     most: int,
-) -> tuple[list[float], list[tuple[int, float]]]:  # fmt: skip
+) -> tuple[FitResult, list[tuple[int, float]]]:  # fmt: skip
     """A model with classes, of all rows and the labels that some have."""
     assert data.observed is not None
     rows, known = len(data), int(data.observed["y"].sum())
@@ -169,19 +194,29 @@ def _labelled(
     alpha = 1.0 if plan.alpha is None else plan.alpha
     goal = SemiSupervised(alpha=alpha, labelled_batch=labelled, analytic_kl=True)
     epochs = plan.num_epochs or _epochs(rows, batch, 100)
-    errors = []
+    stage = "m2" if plan.method == "m1+m2" else plan.method
+    path = None if plan.run_dir is None else plan.run_dir / f"{stage}-errors.json"
+    errors = (
+        [tuple(place) for place in json.loads(path.read_text())] if path and path.exists() else []
+    )
 
     def note(result: FitResult) -> None:
         done = len(result.elbo)
         if held is not None and (done % max(1, epochs // 20) == 0 or done == epochs):
             found = class_probabilities(pair, held, device=plan.device).argmax(1)
             errors.append((done, float((found != held["y"]).double().mean())))
+            if path is not None:
+                write_atomically(path, json.dumps(errors).encode(), outlast_power=False)
 
-    stage = "m2" if plan.method == "m1+m2" else plan.method
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "SemiSupervised: y is known for all")  # said before
-        curve = _fit(stage, pair, data, goal, epochs, batch, rate, plan, note)
-    return curve, errors
+        result = _fit(stage, pair, data, goal, epochs, batch, rate, plan, note)
+    return result, errors
+
+
+def _width(data: Dataset) -> int:
+    """Of a hidden layer: as published for MNIST, fewer for small data."""
+    return 500 if len(data) >= MANY else 128
 
 
 def _epochs(rows: int, batch: int, many: int) -> int:
@@ -192,7 +227,7 @@ def _epochs(rows: int, batch: int, many: int) -> int:
 def _fit(
     stage: str, pair: LatentVariableModel, data: Dataset, goal: ELBO, epochs: int, batch: int,
     rate: float, plan: Plan, callback: Callable[[FitResult], None] | None = None,
-) -> list[float]:  # fmt: skip
+) -> FitResult:  # fmt: skip
     rate = plan.learning_rate or rate
     result = fit(
         pair, data, num_epochs=epochs, batch_size=batch, learning_rate=rate, objective=goal,
@@ -203,7 +238,7 @@ def _fit(
     )  # fmt: skip
     if result.stopped == "interrupted":
         raise KeyboardInterrupt
-    return result.elbo
+    return result
 
 
 def _active(encoder: LatentVariableModel, data: Dataset, plan: Plan) -> torch.Tensor:

@@ -1,3 +1,8 @@
+from .classes import analogies as analogies
+from .classes import confusion as confusion
+from .classes import denoising as denoising
+from .classes import errors as errors
+from .classes import reliability as reliability
 from .curves import learning_curve as learning_curve
 from .diagnostics import importance_weights as importance_weights
 from .images import images as images

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from probgen.contexts import evaluation, fixed_seed
@@ -122,7 +124,14 @@ def manifold(
     held = {key: _repeated(value, n * n) for key, value in given.items()}
     pixels = means_given(pair, name, {latent: grid, **held}, seed)
     ax = images(pixels, columns=n, limits=_limits(pair, name, pixels), ax=ax)
-    title = f"Means of p({name} | {latent}) of {pair.name}, {n} x {n} cells of equal probability"
+    also = "".join(
+        f"{key}={int(value)}, "
+        for key, value in given.items()
+        if torch.as_tensor(value).numel() == 1
+    )
+    title = (
+        f"Means of p({name} | {also}{latent}) of {pair.name}, {n} x {n} cells of equal probability"
+    )
     ax.set(xlabel=f"{latent}[0]", ylabel=f"{latent}[1]", title=title)
     height, width = as_images(pixels).shape[1:]
     shown = [0, n // 4, n // 2, n - 1 - n // 4, n - 1]
@@ -213,10 +222,26 @@ def traversals(
     return ax
 
 
+class _AtMeans(Messenger):
+    """Latents take their means in place of draws."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["done"] and not msg["is_observed"] and msg["fn"].has_rsample:
+            msg["value"], msg["done"] = msg["fn"].mean, True
+
+
 def means_given(
-    pair: LatentVariableModel, name: str, given: dict[str, Tensor], seed: int = 0
-) -> Tensor:
+    pair: LatentVariableModel, name: str, given: dict[str, Tensor], seed: int = 0, *,
+    at_means: bool = False,
+) -> Tensor:  # fmt: skip
     """The means of a variable's distribution given others, shape `(data, *event_shape)`, on the CPU.
+
+    Args:
+        pair: the pair.
+        name: the variable.
+        given: tensors `(data, *event_shape)` by name.
+        seed: of what else the model draws.
+        at_means: the model's other continuous latents are at their means.
 
     Raises:
         ValueError: no such variable, or one made of classes.
@@ -226,7 +251,8 @@ def means_given(
         key: value.to(like.device, like.dtype if value.is_floating_point() else None)
         for key, value in given.items()
     }
-    with evaluation(pair), fixed_seed(seed, like.device):
+    others = _AtMeans() if at_means else nullcontext()
+    with evaluation(pair), fixed_seed(seed, like.device), others:
         trace = poutine.trace(pair.model).get_trace(**placed)
     site = trace.nodes.get(name)
     if site is None or site["type"] != "sample":

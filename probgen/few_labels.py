@@ -1,0 +1,202 @@
+"""Learning from few labels again and again: the error over draws of the labelled rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
+
+from probgen.contexts import as_count, as_seed
+from probgen.data import Dataset, Splits
+from probgen.estimators import SemiSupervisedClassifier
+from probgen.inference.classification import calibration_error
+from probgen.text import aligned
+
+OWNER = "few_labels"
+
+
+@dataclass
+class FewLabels:
+    """The test errors of a method over draws of the labelled rows.
+
+    Attributes:
+        method: the method.
+        data: what the data are called.
+        labels: labelled training rows, in all.
+        num_data: training rows and test rows.
+        seeds: of each draw.
+        errors: share of wrong test rows, of each draw.
+        calibration: expected calibration error on the test rows, of each draw.
+        minutes: of training, of each draw; the first trains the VAE of all.
+        curves: pairs of an epoch and the share of wrong validation rows, of each draw.
+        confusion: counts over all draws, `(classes, classes)`, a row a true class.
+        classes: what the classes are called.
+        classifier: of the last draw.
+    """
+
+    method: str
+    data: str
+    labels: int
+    num_data: tuple[int, int]
+    seeds: list[int] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    calibration: list[float] = field(default_factory=list)
+    minutes: list[float] = field(default_factory=list)
+    curves: list[list[tuple[int, float]]] = field(default_factory=list)
+    confusion: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 0), int))
+    classes: list[Any] = field(default_factory=list)
+    classifier: SemiSupervisedClassifier | None = None
+
+    @property
+    def error(self) -> tuple[float, float]:
+        """Mean and standard deviation of the error over draws; NaN for one draw."""
+        spread = float(np.std(self.errors, ddof=1)) if len(self.errors) > 1 else float("nan")
+        return float(np.mean(self.errors)), spread
+
+    def __repr__(self) -> str:
+        mean, spread = self.error
+        about = f" ± {100 * spread:.2f}" if len(self.errors) > 1 else ""
+        rows = [("seed", "test error, %", "calibration error", "minutes")]
+        for seed, wrong, off, minutes in zip(
+            self.seeds, self.errors, self.calibration, self.minutes, strict=True
+        ):
+            rows.append((str(seed), f"{100 * wrong:.2f}", f"{off:.3f}", f"{minutes:.1f}"))
+        names = [str(name) for name in self.classes]
+        table = [("true \\ predicted", *names)]
+        table += [
+            (name, *map(str, row)) for name, row in zip(names, self.confusion.tolist(), strict=True)
+        ]
+        return "\n".join([
+            f"{self.method} on {self.data}: {100 * mean:.2f}{about} % of {self.num_data[1]:,} test rows "
+            f"wrong, with {self.labels} of {self.num_data[0]:,} labels known, {len(self.seeds)} draws of "
+            "them (± standard deviation)",
+            "", *aligned(rows, left=())[0], "",
+            "Confusion, all draws:", *aligned(table, left={0})[0],
+        ])  # fmt: skip
+
+    def record(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        left = ("classifier", "confusion")
+        plain = {name: value for name, value in vars(self).items() if name not in left}
+        mean, spread = self.error
+        return {
+            **plain, "confusion": self.confusion.tolist(), "classes": [str(c) for c in self.classes],
+            "mean_error": mean, "standard_deviation": spread,
+        }  # fmt: skip
+
+
+def few_labels(
+    data: Splits,
+    method: str = "auto",
+    *,
+    labels: int | None = None,
+    seeds: int | Sequence[int] = 5,
+    folder: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> FewLabels:
+    """Train a classifier for each of several draws of the labelled rows, and test it.
+
+    What a VAE learns does not depend on labels, so M1 is trained once.
+
+    Args:
+        data: training rows x with labels y, and test rows; validation rows, if any, give the curves.
+        method: as `pg.SemiSupervisedClassifier` takes it.
+        labels: how many training rows keep their label, as many of each class; by default all that
+            have one.
+        seeds: how many draws, 0, 1, ..., or which.
+        folder: for run directories; a killed call goes on when it is made again.
+        progress: show progress bars.
+        **settings: of `pg.SemiSupervisedClassifier`.
+
+    Raises:
+        ValueError: no labels, no test data, or labels that cannot be shared among the classes.
+
+    Example:
+        >>> import probgen as pg
+        >>> data = pg.load("digits", transform="none")
+        >>> found = pg.few_labels(data, "m2", labels=100, seeds=1, progress=False, num_epochs=2)
+        >>> found.confusion.sum()
+        np.int64(360)
+    """
+    if not isinstance(data, Splits):
+        raise TypeError(
+            f"{OWNER}: data must be Splits, as pg.load gives, got {type(data).__name__}."
+        )
+    train, test = data.train, data.test
+    if "y" not in train.values or test is None:
+        lacking = "labels y" if test is not None else "test data"
+        raise ValueError(
+            f"{OWNER}: the data have no {lacking}. Name the labels' column, and split test data off."
+        )
+    draws = range(as_count(seeds, "seeds", OWNER)) if not isinstance(seeds, Sequence) else seeds
+    draws = [as_seed(seed, OWNER) for seed in draws]
+    known = _known(train)
+    kinds = np.unique(train["y"].numpy()[known])
+    per_class = None if labels is None else _per_class(labels, kinds)
+    result = FewLabels(
+        method, train.name, int(known.sum()) if labels is None else labels, (len(train), 0)
+    )
+    x_test, y_test = _rows(test), test["y"].numpy()[_known(test)]
+    x_test = x_test[_known(test)]
+    result.num_data = (len(train), len(x_test))
+    held = None
+    if data.validation is not None:
+        rows = _known(data.validation)
+        held = (_rows(data.validation)[rows], data.validation["y"].numpy()[rows])
+    x, encoder = _rows(train), settings.pop("encoder", None)
+    for seed in draws:
+        few = train if per_class is None else train.keep_labels(per_class, seed=seed)
+        y = np.where(_known(few), few["y"].numpy().astype(int), -1)
+        run_dir = None if folder is None else Path(folder) / f"seed-{seed}"
+        made = SemiSupervisedClassifier(
+            method,
+            encoder=encoder,
+            random_state=seed,
+            run_dir=run_dir,
+            progress=progress,
+            **settings,
+        )
+        made.fit(x, y, validation=held)
+        encoder = getattr(made, "encoder_", None)
+        probabilities = made.predict_proba(x_test)
+        found = made.classes_[probabilities.argmax(1)]
+        result.method, result.classifier = made.method_, made
+        result.seeds.append(seed)
+        result.errors.append(float((found != y_test).mean()))
+        codes = np.searchsorted(made.classes_, y_test)
+        result.calibration.append(calibration_error(probabilities, codes))
+        result.minutes.append(sum(made.seconds_.values()) / 60)
+        result.curves.append(made.validation_errors_)
+        counts = confusion_matrix(y_test, found, labels=made.classes_)
+        result.confusion = counts if not result.confusion.size else result.confusion + counts
+        names = train.classes.get("y")
+        result.classes = [c if names is None else names[int(c)] for c in made.classes_.tolist()]
+    return result
+
+
+def _known(data: Dataset) -> NDArray[np.bool_]:
+    """Which rows have a label."""
+    mask = (data.observed or {}).get("y")
+    return np.ones(len(data), bool) if mask is None else mask.numpy()
+
+
+def _rows(data: Dataset) -> NDArray[Any]:
+    return data["x"].flatten(1).numpy()
+
+
+def _per_class(labels: int, kinds: NDArray[Any]) -> int:
+    labels = as_count(labels, "labels", OWNER)
+    if labels % len(kinds):
+        lower = max(1, labels // len(kinds)) * len(kinds)
+        raise ValueError(
+            f"{OWNER}: labels={labels} cannot be shared among {len(kinds)} classes alike; use {lower} or "
+            f"{lower + len(kinds)}."
+        )
+    return labels // len(kinds)

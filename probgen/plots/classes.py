@@ -1,0 +1,218 @@
+"""Pictures of classes: what is style and what is class, where a classifier errs, and how surely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from probgen.data import Dataset
+from probgen.inference.classification import calibration_error, class_probabilities
+from probgen.inference.posterior import encode, reconstruct
+from probgen.pair import LatentVariableModel
+from probgen.plots.images import as_images, by_name, images
+from probgen.plots.latents import means_given
+from probgen.plots.style import axes
+from probgen.variables import Categorical
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def analogies(
+    pair: LatentVariableModel,
+    x: Any,
+    y: Tensor | Sequence[int] | None = None,
+    *,
+    name: str = "x",
+    label: str = "y",
+    latent: str | None = None,
+    names: Sequence[Any] | None = None,
+    pixels: Callable[[Tensor], Any] | None = None,
+    seed: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Each row: an image, then the model's means of all classes in the style of that image.
+
+    Args:
+        pair: a pair with a class that the style does not depend on, such as M2, M1M2, ADGM or CVAE.
+        x: the images, a row each.
+        y: their classes; by default the most probable ones.
+        name: the variable of the images.
+        label: the variable of the class.
+        latent: the style; by default the last latent of the guide.
+        names: what the classes are called.
+        pixels: from x to images, where x is not one, such as a classifier's `from_x`.
+        seed: of what is drawn on the way to the style.
+        ax: where to draw.
+
+    Raises:
+        ValueError: no scalar class, or a style that depends on it.
+
+    References:
+        Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
+        models", figure 1b.
+    """
+    variable = pair.variables.get(label)
+    factors = pair.factors("p")
+    if not isinstance(variable, Categorical) or variable.event_shape:
+        raise ValueError(f"analogies: {pair.name} has no scalar class {label!r}, got {variable!r}.")
+    kinds, data = variable.num_classes, by_name(x, name)
+    rows = torch.as_tensor(data[name])
+    if y is None:
+        classes = class_probabilities(pair, data, label=label, seed=seed).argmax(1)
+    else:
+        classes = torch.as_tensor(y)
+    found = encode(pair, {name: rows, label: classes}, seed=seed)
+    roots = [n for n in found if n in factors and not factors[n].parents]
+    style = latent or (roots[-1] if roots else "z")
+    if style not in found or factors[style].parents:
+        raise ValueError(
+            f"analogies: the style must be a latent with a prior of its own, such as "
+            f"{', '.join(roots) or 'z'}, got {style!r}."
+        )
+    held = {
+        style: found[style].repeat_interleave(kinds, 0),
+        label: torch.arange(kinds).repeat(len(rows)),
+    }
+    shown = pixels or (lambda values: values)
+    means = as_images(shown(means_given(pair, name, held, seed, at_means=True)))
+    means = means.reshape(len(rows), kinds, *means.shape[1:])
+    original = as_images(shown(rows))[:, None]
+    blank = np.full_like(original, np.nan)
+    canvas = np.concatenate([original, blank, means], 1).reshape(-1, *means.shape[2:])
+    limits = (float(original.min()), float(original.max()))
+    ax = images(canvas, columns=kinds + 2, limits=limits, ax=ax)
+    width = means.shape[-1] + 1
+    words = [str(k) for k in (range(kinds) if names is None else names)]
+    places = [column * width + width / 2 - 1 for column in (0, *range(2, kinds + 2))]
+    ax.set_xticks(places, ["data", *words])
+    ax.tick_params(length=0)
+    ax.set_title(f"All classes in the style of one image, {pair.name}")
+    return ax
+
+
+def denoising(
+    pairs: Mapping[str, LatentVariableModel],
+    noisy: Dataset,
+    clean: Tensor,
+    y: Tensor,
+    *,
+    seed: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Images, the same with noise, and what models make of the noisy ones; a row each.
+
+    Args:
+        pairs: models of x by what they are called; one that conditions on y is given it.
+        noisy: the images with noise, as x.
+        clean: the images.
+        y: their classes.
+        seed: of what is drawn.
+        ax: where to draw.
+    """
+    blocks, words = [as_images(clean), as_images(noisy["x"])], ["data", "with noise"]
+    for words_of, pair in pairs.items():
+        known = {**noisy.values, "y": y} if "y" in pair.variables else noisy.values
+        given = replace(noisy, values=known)
+        means = reconstruct(pair, given, seed=seed)["x"]
+        error = float((means - clean).square().mean()) ** 0.5
+        blocks.append(as_images(means))
+        words.append(f"{words_of}\nRMSE {error:.3f}")
+    canvas = np.concatenate(blocks)
+    ax = images(canvas, columns=len(clean), limits=(float(clean.min()), float(clean.max())), ax=ax)
+    height = canvas.shape[1] + 1
+    ax.set_yticks([row * height + height / 2 - 1 for row in range(len(blocks))], words)
+    ax.tick_params(length=0)
+    ax.set_title("Reconstructions of images with noise")
+    return ax
+
+
+def confusion(
+    counts: ArrayLike, names: Sequence[Any] | None = None, *, ax: Axes | None = None
+) -> Axes:
+    """A confusion matrix: rows are true classes, columns what they were taken for.
+
+    Args:
+        counts: shape `(classes, classes)`.
+        names: what the classes are called.
+        ax: where to draw.
+
+    Raises:
+        ValueError: no square matrix of counts.
+    """
+    table = np.asarray(counts)
+    if table.ndim != 2 or table.shape[0] != table.shape[1] or (table < 0).any():
+        raise ValueError(f"confusion: needs counts (classes, classes), got shape {table.shape}.")
+    ax = axes(ax)
+    total = table.sum(1, keepdims=True)
+    ax.imshow(table / np.maximum(total, 1), cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(table):
+        dark = count > 0.5 * total[row, 0]
+        if count:
+            ax.text(column, row, f"{count:g}", ha="center", va="center", fontsize=7,
+                    color="white" if dark else "black")  # fmt: skip
+    shown = [str(k) for k in (range(len(table)) if names is None else names)]
+    ax.set_xticks(range(len(table)), shown)
+    ax.set_yticks(range(len(table)), shown)
+    ax.tick_params(length=0)
+    wrong = 1 - np.trace(table) / max(1, table.sum())
+    ax.set(xlabel="predicted", ylabel="true", title=f"{100 * wrong:.2f} % of {table.sum():g} wrong")
+    return ax
+
+
+def reliability(
+    probabilities: ArrayLike, y: ArrayLike, *, num_bins: int = 15, ax: Axes | None = None
+) -> Axes:
+    """Accuracy against confidence: on the diagonal a classifier knows how often it is right.
+
+    Args:
+        probabilities: shape `(data, classes)`.
+        y: the true classes 0, 1, ...
+        num_bins: bins of the confidence.
+        ax: where to draw.
+    """
+    error = calibration_error(probabilities, y, num_bins=num_bins)
+    shown = np.asarray(probabilities, dtype=float)
+    confidence, right = shown.max(1), shown.argmax(1) == np.asarray(y)
+    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    filled = counts > 0
+    where = np.bincount(bins, confidence, num_bins)[filled] / counts[filled]
+    accuracy = np.bincount(bins, right, num_bins)[filled] / counts[filled]
+    ax = axes(ax)
+    ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+    ax.scatter(where, accuracy, s=8 + 150 * counts[filled] / counts.max())
+    ax.set(
+        xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(-0.02, 1.02), aspect="equal"
+    )
+    ax.set_title(f"Calibration error {error:.3f} (area: number of data)")
+    return ax
+
+
+def errors(
+    curves: Mapping[str, Sequence[tuple[float, float]]], *, xlabel: str = "epoch",
+    chance: float | None = None, ax: Axes | None = None,
+) -> Axes:  # fmt: skip
+    """Classification errors along the way, in percent.
+
+    Args:
+        curves: pairs of a place (such as an epoch) and a share of wrong data, by what they are called.
+        xlabel: what the places are.
+        chance: an error to mark, such as a baseline's.
+        ax: where to draw.
+    """
+    ax = axes(ax)
+    for words, curve in curves.items():
+        places, shares = zip(*curve, strict=True)
+        ax.plot(places, [100 * share for share in shares], "o-", ms=3, linewidth=1.2, label=words)
+    if chance is not None:
+        ax.axhline(100 * chance, color="black", linewidth=0.8, linestyle="--")
+    ax.set(xlabel=xlabel, ylabel="error in percent", ylim=(0, None), title="Error along the way")
+    ax.legend(frameon=False)
+    return ax
