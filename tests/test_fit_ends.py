@@ -319,3 +319,21 @@ def test_a_broken_site_is_found_with_many_particles() -> None:
     with pytest.raises(FloatingPointError, match="an objective of your own"):
         pg.fit(vae(), structured(16), num_epochs=1, batch_size=8,
                objective=lambda pair, data, **_: pg.ELBO()(pair, data) * torch.nan, **QUICK)  # fmt: skip
+
+
+def test_a_callback_sees_every_epoch_and_changes_nothing() -> None:
+    seen = []
+
+    def look(result: pg.FitResult) -> None:
+        torch.rand(3)
+        pg.encode(result.pair, structured(4), device="cpu")
+        seen.append((len(result.elbo), result.pair.training))
+
+    found = []
+    for callback in (None, look):
+        pair = vae()
+        pg.fit(pair, structured(), num_epochs=3, callback=callback, **QUICK)
+        found.append(weights(pair))
+    assert torch.equal(*found) and seen == [(1, True), (2, True), (3, True)]
+    with pytest.raises(ValueError, match="callback= is for one device"):
+        pg.fit(vae(), structured(), num_epochs=1, callback=look, devices=2, **QUICK)

@@ -122,7 +122,8 @@ class M1M2(LatentVariableModel):
         pair.p_z1.network = _ToLatent(m2.p_x.network, *place, size)
         pair.q_y.network = _FromLatent(m2.q_y.network, *place)
         pair.q_z2.network = _FromLatent(m2.q_z.network, *place)
-        return pair
+        like = next(m1.parameters())
+        return pair.to(device=like.device, dtype=like.dtype)
 
     def model(
         self, x: Tensor | None = None, y: Tensor | None = None,

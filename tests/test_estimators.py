@@ -1,0 +1,328 @@
+"""The scikit-learn classifier: its contract, labels of all kinds, bad input, and what it learns."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+import probgen as pg
+from probgen.scaling import Scaling
+from probgen.stages import METHODS
+
+Classifier = pg.SemiSupervisedClassifier
+
+
+QUICK: Any = {"num_epochs": 40, "learning_rate": 5e-3, "random_state": 0, "device": "cpu"}
+
+
+def quick(method: str = "m2", **settings: Any) -> pg.SemiSupervisedClassifier:
+    return Classifier(method, **{**QUICK, **settings})
+
+
+@pytest.fixture(scope="module")
+def iris() -> tuple[Any, Any, Any]:
+    """Rows, their classes, and the classes with four fifths unknown."""
+    x, y = load_iris(return_X_y=True)
+    return x, y, np.where(np.arange(150) % 5 == 0, y, -1)
+
+
+@pytest.fixture(scope="module")
+def fitted(iris: Any) -> dict[str, pg.SemiSupervisedClassifier]:
+    x, _, known = iris
+    return {method: quick(method, num_epochs=200).fit(x, known) for method in METHODS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_scikit_learns_own_checks(method: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = check_estimator(quick(method, num_epochs=60), on_fail=None, on_skip=None)
+    failed = [check["check_name"] for check in found if check["status"] == "failed"]
+    assert not failed and len(found) > 40
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_learns_and_says_what_it_is(method: str, fitted: Any, iris: Any) -> None:
+    x, y, known = iris
+    made = fitted[method]
+    assert made.score(x, y) > 0.85
+    assert made.score(x, known) == np.mean(made.predict(x[known >= 0]) == y[known >= 0])
+    shares = made.predict_proba(x)
+    assert shares.shape == (150, 3) and np.allclose(shares.sum(1), 1)
+    assert 0 <= made.calibration_error(x, y) < 0.3
+    assert made.transform(x).shape == (150, len(made.get_feature_names_out()))
+    assert list(made.curves_) == {"m1": ["m1"], "m1+m2": ["m1", "m2"]}.get(method, [method])
+    assert isinstance(made.pair_, pg.LatentVariableModel)
+    assert hasattr(made, "encoder_") == (method in ("m1", "m1+m2"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_row_is_told_whatever_stands_beside_it(method: str, fitted: Any, iris: Any) -> None:
+    x, made = iris[0], fitted[method]
+    order = np.random.default_rng(0).permutation(150)
+    assert np.allclose(made.predict_proba(x)[order], made.predict_proba(x[order]), atol=1e-9)
+    one = np.concatenate([made.predict_proba(x[i : i + 1]) for i in range(5)])
+    assert np.allclose(made.predict_proba(x)[:5], one, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_draws_are_rows(method: str, fitted: Any, iris: Any) -> None:
+    made = fitted[method]
+    drawn = made.sample(200, random_state=0)
+    assert drawn.shape == (200, 4)
+    assert np.array_equal(drawn, made.sample(200, random_state=0))
+    # Centimetres, and not standardized.
+    assert np.abs(drawn.mean(0) - iris[0].mean(0)).max() < 1
+    if method == "m1":
+        with pytest.raises(ValueError, match='"m1" has no model of rows given a class'):
+            made.sample(2, y=0)
+        return
+    of_two = made.sample(100, y=[2, 0], means=True, random_state=0)
+    assert of_two.shape == (200, 4)
+    assert np.mean(made.predict(of_two[:100]) == 2) > 0.6
+    assert np.mean(made.predict(of_two[100:]) == 0) > 0.8
+    with pytest.raises(ValueError, match=r"sample: no class 7; the classes are \[0, 1, 2\]"):
+        made.sample(1, y=7)
+
+
+def test_seeds(iris: Any) -> None:
+    x, _, known = iris
+    same = [quick("m1+m2", num_epochs=3).fit(x, known).predict_proba(x) for _ in range(2)]
+    assert np.array_equal(same[0], same[1])
+    other = quick("m1+m2", num_epochs=3, random_state=1).fit(x, known).predict_proba(x)
+    assert not np.array_equal(same[0], other)
+
+
+@pytest.mark.parametrize(
+    ("names", "marker"),
+    [
+        (["a", "b", "c"], "?"),
+        (["a", "b", "c"], None),
+        (["a", "b", "c"], float("nan")),
+        ([10.0, 20.0, 30.0], float("nan")),
+        ([-1, 0, 5], 99),
+        ([True, False, True], None),
+    ],
+)
+def test_labels_of_all_kinds(names: list[Any], marker: Any, iris: Any) -> None:
+    x, y, known = iris
+    numbers = [0, 1, 2] if len(set(names)) == 3 else [0, 1, 0]
+    reference = quick(num_epochs=5).fit(x, np.where(known < 0, -1, np.take(numbers, known)))
+    labels: Any = [marker if code < 0 else names[code] for code in known]
+    for given in (labels, np.array(labels, dtype=object), pd.Series(labels)):
+        made = quick(num_epochs=5, unlabelled=marker).fit(x, given)
+        assert made.classes_.tolist() == sorted(set(names))
+        told = made.predict(x)
+        assert np.array_equal(
+            np.searchsorted(made.classes_, told),
+            np.searchsorted(reference.classes_, reference.predict(x)) if len(set(names)) == 3
+            else [0 if value is np.False_ or not value else 1 for value in told.tolist()],
+        )  # fmt: skip
+        assert made.score(x, given) == made.score(x[known >= 0], np.array(names)[y[known >= 0]])
+
+
+def test_a_number_among_texts_is_not_a_text(iris: Any) -> None:
+    x, _, known = iris
+    texts = [["a", "b", "c"][code] if code >= 0 else "-1" for code in known]
+    with pytest.raises(ValueError, match=r"text, '-1' among them, but unlabelled=-1 is no text"):
+        quick().fit(x, texts)
+    mixed: Any = [["a", "b", "c"][code] if code >= 0 else -1 for code in known]
+    assert quick(num_epochs=1).fit(x, mixed).classes_.tolist() == ["a", "b", "c"]
+
+
+def test_minus_one_and_one_are_two_classes_and_say_so(iris: Any) -> None:
+    x, y, _ = iris
+    signs = np.where(y == 0, -1, 1)
+    with pytest.warns(UserWarning, match="read as two classes, all known"):
+        made = quick().fit(x, signs)
+    assert made.classes_.tolist() == [-1, 1] and made.score(x, signs) > 0.93
+
+
+def test_bad_input(iris: Any) -> None:
+    x, y, known = iris
+    cases: list[tuple[dict[str, Any], Any, Any, str]] = [
+        ({}, x, np.full(150, -1), "none of the 150 rows has a label"),
+        ({}, x, np.where(known == 1, 1, -1) * 3 + 0, "all labelled rows are of one class, 3"),
+        ({"classes": [0, 1]}, x, known, r"labels beyond the declared classes: 2; classes=\[0, 1\]"),
+        ({"classes": [0, 1, 2, 3]}, x, known, "no row is labelled: 3"),
+        ({"batch_size": 151}, x, known, "batch_size=151 is larger than the 150 data"),
+        ({}, np.where(x == x[7, 2], np.nan, x), known, "NaN"),
+        ({}, np.where(x == x[7, 2], np.inf, x), known, "infinity"),
+        ({}, x[:, 0], known, "Expected 2D array"),
+        ({}, x[:5], known, "inconsistent numbers of samples"),
+        ({}, np.ones((150, 3)), known, "no column varies over the 150 rows"),
+        ({"likelihood": "bernoulli"}, x - 9, known, "values of at least 0, got -8.9"),
+        ({"likelihood": "poisson"}, x, known, 'must be "auto", "bernoulli" or "normal"'),
+        ({"method": "m3"}, x, known, 'method must be one of "auto", "m1", .* got \'m3\''),
+        ({"alpha": -1}, x, known, "alpha must be a finite number"),
+        ({"num_epochs": 0}, x, known, "num_epochs must be an int of at least 1"),
+        ({"learning_rate": 0}, x, known, "learning_rate must be finite and above 0"),
+        ({"num_samples": 0}, x, known, "num_samples must be an int of at least 1"),
+        ({"classifier": LogisticRegression()}, x, known, "classifier is for method m1, got 'm2'"),
+        ({}, x, y + 0.5, "Unknown label type"),
+    ]
+    for settings, rows, labels, message in cases:
+        with pytest.raises(ValueError, match=message):
+            quick(**{"num_epochs": 1, **settings}).fit(rows, _pairs(labels, message))
+
+
+def _pairs(labels: Any, message: str) -> Any:
+    return np.where(labels == -3, -1, labels) if "one class" in message else labels
+
+
+def test_bad_input_at_predict(fitted: Any, iris: Any) -> None:
+    x, y, _ = iris
+    made = fitted["m2"]
+    with pytest.raises(ValueError, match="X has 3 features, but SemiSupervisedClassifier"):
+        made.predict(x[:, :3])
+    with pytest.raises(ValueError, match="NaN"):
+        made.predict_proba(np.where(x == x[7, 2], np.nan, x))
+    with pytest.raises(ValueError, match="none of the 150 rows has a label"):
+        made.score(x, np.full(150, -1))
+    with pytest.raises(ValueError, match=r"calibration_error: no class 7"):
+        made.calibration_error(x, y + 7)
+    with pytest.raises(ValueError, match="not fitted"):
+        Classifier().predict(x)
+
+
+def test_all_labelled_is_supervised_and_says_so(iris: Any) -> None:
+    x, y, _ = iris
+    with pytest.warns(UserWarning, match="every row has a label, so this is supervised learning"):
+        made = quick(num_epochs=100).fit(x, y)
+    assert made.score(x, y) > 0.93
+
+
+def test_few_rows_lack_a_label(iris: Any) -> None:
+    """Fewer than a batch would take."""
+    x, y, _ = iris
+    known = np.where(np.arange(150) < 3, -1, y)
+    assert quick(num_epochs=2).fit(x, known).score(x, known) >= 0
+
+
+def test_pipelines_and_searches(iris: Any) -> None:
+    x, y, known = iris
+    made = make_pipeline(StandardScaler(), quick())
+    assert made.fit(x, known).score(x, y) > 0.8
+    search = GridSearchCV(quick(num_epochs=10), {"alpha": [0.1, 10]}, cv=2).fit(x, known)
+    assert search.best_params_["alpha"] in (0.1, 10)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert len(cross_val_score(quick(num_epochs=5), x, known, cv=3)) == 3
+    frame = pd.DataFrame(x, columns=list("abcd"))
+    out = quick(num_epochs=2).set_output(transform="pandas").fit(frame, known).transform(frame)
+    assert out.columns[0] == "semisupervisedclassifier0"
+
+
+@pytest.mark.parametrize("method", ["m1", "m1+m2"])
+def test_a_fresh_process_predicts_the_same(
+    method: str, fitted: Any, iris: Any, tmp_path: Path
+) -> None:
+    import pickle
+
+    made, x = fitted[method], iris[0]
+    (tmp_path / "made.pkl").write_bytes(pickle.dumps(made))
+    np.save(tmp_path / "x.npy", x)
+    code = (
+        "import pickle, numpy as np\n"
+        "made = pickle.load(open('made.pkl', 'rb'))\n"
+        "np.save('out.npy', made.predict_proba(np.load('x.npy')))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+    assert np.allclose(np.load(tmp_path / "out.npy"), made.predict_proba(x), atol=1e-12)
+
+
+def test_an_encoder_is_used_again_and_left_alone(fitted: Any, iris: Any) -> None:
+    x, _, known = iris
+    encoder = fitted["m1"].encoder_
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    made = quick("m1+m2", num_epochs=20, encoder=encoder).fit(x, known)
+    assert list(made.curves_) == ["m2"]
+    assert np.array_equal(made.transform(x), fitted["m1"].transform(x))
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert clone(made).encoder is not None
+
+
+def test_any_classifier_of_features(iris: Any) -> None:
+    x, y, known = iris
+    made = quick("m1", num_epochs=150, classifier=LogisticRegression()).fit(x, known)
+    assert isinstance(made.classifier_, LogisticRegression) and made.score(x, y) > 0.85
+
+
+def test_a_run_directory_goes_on(iris: Any, tmp_path: Path) -> None:
+    x, y, known = iris
+    settings = {"num_epochs": 20, "run_dir": tmp_path / "run"}
+    whole = quick("m1+m2", num_epochs=20).fit(x, known, validation=(x, y))
+    first = quick("m1+m2", **settings).fit(x, known, validation=(x, y))
+    again = quick("m1+m2", **settings).fit(x, known, validation=(x, y))
+    for made in (first, again):
+        assert np.allclose(made.predict_proba(x), whole.predict_proba(x), atol=1e-12)
+        assert made.validation_errors_ == whole.validation_errors_
+        assert made.curves_ == whole.curves_
+    assert [epoch for epoch, _ in whole.validation_errors_] == list(range(1, 21))
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["m1", "m2", "m2-errors.json"]
+
+
+def test_the_validation_error_is_that_of_the_weights(iris: Any) -> None:
+    x, y, known = iris
+    made = quick(num_epochs=30).fit(x, known, validation=(x, y))
+    assert made.validation_errors_[-1][1] == pytest.approx(1 - made.score(x, y), abs=1 / 150 + 1e-9)
+
+
+def test_the_model_takes_what_every_model_takes(fitted: Any, iris: Any) -> None:
+    x, made = iris[0], fitted["m1+m2"]
+    score = pg.log_marginal_likelihood(made.pair_, made.to_x(x), num_samples=200, device="cpu")
+    assert np.isfinite(score.mean)
+    rows = made.to_x(x)["x"]
+    assert np.allclose(made.from_x(rows), x)
+
+
+def test_scaling() -> None:
+    def of(values: Any, likelihood: Any = "auto") -> Scaling:
+        return Scaling.of(np.asarray(values, dtype=float), likelihood, "test")
+
+    drawings = np.random.default_rng(0).choice([0, 0, 0, 255, 120], (50, 9), p=[.3, .3, .1, .2, .1])  # fmt: skip
+    assert of(drawings).likelihood == "bernoulli"
+    assert float(of(drawings)(drawings.astype(float)).max()) == 1
+    assert of(drawings)(np.full((1, 9), 300.0)).max() == 1  # beyond what was seen
+    digits = load_digits().data
+    assert of(digits).likelihood == "normal"
+    table = np.column_stack([np.arange(10.0), np.full(10, 7.0), np.arange(10.0) ** 2])
+    made = of(table)
+    assert made.likelihood == "normal" and made.kept.tolist() == [True, False, True]
+    x = made(table)
+    assert torch.allclose(x.mean(0), torch.zeros(2).double(), atol=1e-12)
+    assert np.allclose(made.back(x), table)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("load", "per_class", "at_most"),
+    [(load_wine, 5, 0.09), (load_breast_cancer, 10, 0.10), (load_digits, 10, 0.13)],
+    ids=["wine", "cancer", "digits"],
+)
+def test_defaults_are_good_without_tuning(load: Any, per_class: int, at_most: float) -> None:
+    """A tenth or so of the labels. A support vector machine of those has 3, 10 and 14 % wrong."""
+    x, y = load(return_X_y=True)
+    x, x_test, y, y_test = train_test_split(x, y, test_size=0.3, random_state=0, stratify=y)
+    rng, known = np.random.default_rng(0), np.full_like(y, -1)
+    for kind in np.unique(y):
+        known[rng.choice(np.flatnonzero(y == kind), per_class, replace=False)] = kind
+    made = Classifier(random_state=0, device="cpu").fit(x, known)
+    assert made.method_ == "m2"
+    assert 1 - made.score(x_test, y_test) < at_most
