@@ -41,7 +41,7 @@ class SemiSupervisedClassifier(
     r"""A classifier that learns from rows with labels and from rows without.
 
     - `"m1"`: a VAE finds latent features of all rows; a classifier of features learns the labels. By
-      default this is scikit-learn's `LabelSpreading` over 7 neighbours, which is transductive: it
+      default this is scikit-learn's `LabelSpreading` over 10 neighbours, which is transductive: it
       takes the features of unlabelled rows too.
     - `"m2"`: a class and a style generate a row; the class is summed out where it is unknown.
     - `"m1+m2"`: an M2 of the VAE's latents, drawn anew in every step.
@@ -363,7 +363,8 @@ class SemiSupervisedClassifier(
     def _learn_features(self, values: Array, codes: NDArray[Any], known: NDArray[np.bool_]) -> None:
         """The classifier on top of M1; one that knows unlabelled rows sees them too."""
         means = self._means(values)
-        made = LabelSpreading("knn", n_neighbors=min(7, len(means) - 1), alpha=0.2)
+        neighbours = min(10, len(means) - 1)
+        made = LabelSpreading("knn", n_neighbors=neighbours, alpha=0.9, max_iter=100)
         self.classifier_ = made if self.classifier is None else clone(self.classifier)
         takes_all = type(self.classifier_).__module__.startswith("sklearn.semi_supervised")
         rows = np.ones_like(known) if takes_all else known
