@@ -42,13 +42,13 @@ PUBLISHED: dict[str, dict[int, str]] = {
 }
 """Test errors in percent, Kingma, Rezende, Mohamed and Welling, 2014, table 1."""
 
-M1: dict[str, Any] = {"num_epochs": 60, "precision": "bf16"}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "M1": {},
-    "M1+M2": {},
-    "M2": {},
+    "M1": {"method": "m1"},
+    "M2": {"method": "m2", "num_epochs": 20, "precision": "bf16"},
+    "M1+M2": {"method": "m1+m2"},
+    "M1+M2, begun at random": {"method": "m1+m2", "start": None, "num_epochs": 60},
 }
-"""Of `pg.SemiSupervisedClassifier`, where they are not its defaults."""
+"""Of `pg.few_labels`, where they are not its defaults."""
 
 
 class Baselines:
@@ -103,8 +103,8 @@ class Baselines:
             )  # fmt: skip
             x, labels = torch.from_numpy(self.x[y >= 0]), torch.from_numpy(y[y >= 0])
             optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-            for _ in range(max(1, 2000 // -(-len(x) // 100))):
-                for rows in torch.randperm(len(x)).split(100):
+            for _ in range(max(20, 1000 // -(-len(x) // 50))):
+                for rows in torch.randperm(len(x)).split(50):
                     optimizer.zero_grad()
                     nn.functional.cross_entropy(net(x[rows]), labels[rows]).backward()
                     optimizer.step()
@@ -134,11 +134,12 @@ def ours(
     name: str, data: pg.Splits, labels: int, seed: int, out: Path, encoder: Any
 ) -> dict[str, Any]:
     """One cell's draw of a method of ours."""
-    method = name.lower()
-    found = pg.few_labels(
-        data, method, labels=labels, seeds=[seed], folder=out / f"{method}-{labels}",
-        encoder=encoder if method != "m2" else None, **SETTINGS[name],
-    )  # fmt: skip
+    folder = "".join(c if c.isalnum() else "-" for c in f"{name}-{labels}")
+    if name != "M2":
+        settings = {**SETTINGS[name], "encoder": encoder}
+    else:
+        settings = SETTINGS[name]
+    found = pg.few_labels(data, labels=labels, seeds=[seed], folder=out / folder, **settings)
     return {
         "error": found.errors[0], "minutes": found.minutes[0], "calibration": found.calibration[0],
         "curve": found.curves[0],
@@ -147,15 +148,10 @@ def ours(
 
 def first_stage(data: pg.Splits, out: Path) -> pg.LatentVariableModel:
     """M1, which no labels go into, trained once for all draws and rows."""
-    labelled = data.train.keep_labels(1, seed=0)
-    assert labelled.observed is not None
-    y = np.where(labelled.observed["y"].numpy(), labelled["y"].numpy().astype(int), -1)
-    made = pg.SemiSupervisedClassifier("m1", run_dir=out, random_state=0, progress=True, **M1)
-    made.fit(data.train["x"].numpy(), y)
-    print(f"M1: ELBO {made.curves_['m1'][-1]:.2f}, {made.transform(data.train['x'].numpy()[:9]).shape[1]} "
-          f"active latents, {made.seconds_['m1'] / 60:.1f} minutes", flush=True)  # fmt: skip
-    encoder: pg.LatentVariableModel = made.encoder_
-    return encoder
+    made = pg.SemiSupervisedClassifier(
+        "m1", num_epochs=60, precision="bf16", run_dir=out, random_state=0, progress=True
+    )
+    return made.train_encoder(data.train["x"].numpy())
 
 
 def table(cells: dict[str, dict[str, Any]]) -> str:
@@ -191,7 +187,7 @@ def against_labels(cells: dict[str, dict[str, Any]], *, ax: Any = None) -> Any:
         counts = sorted({int(key.split("/")[1]) for key in cells if key.startswith(f"{name}/")})
         errors = [_errors(cells, name, count) for count in counts]
         spread = [e.std(ddof=1) if len(e) > 1 else 0 for e in errors]
-        own = name in PUBLISHED
+        own = name in SETTINGS
         ax.errorbar(counts, [e.mean() for e in errors], spread, fmt="o-" if own else "s--", ms=4,
                     linewidth=1.8 if own else 0.9, capsize=2, label=name)  # fmt: skip
     marks = zip(PUBLISHED["M1+M2"], PUBLISHED["M1+M2"].values(), strict=True)
@@ -210,7 +206,9 @@ def against_labels(cells: dict[str, dict[str, Any]], *, ax: Any = None) -> Any:
 def along_the_way(cells: dict[str, dict[str, Any]], *, ax: Any = None) -> Any:
     """Validation errors of our methods at 100 labels, against the share of the epochs done."""
     ax = axes(ax)
-    colours = {"M2": "tab:orange", "M1+M2": "tab:blue"}
+    colours = {
+        "M2": "tab:orange", "M1+M2, begun at random": "tab:green", "M1+M2": "tab:blue",
+    }  # fmt: skip
     for name, colour in colours.items():
         found = [
             c["curve"] for k, c in cells.items() if k.startswith(f"{name}/100/") and c.get("curve")
@@ -241,7 +239,7 @@ def _read(out: Path) -> dict[str, dict[str, Any]]:
     cells: dict[str, dict[str, Any]] = {}
     for path in sorted(out.glob("cells*.json")):
         cells |= json.loads(path.read_text())
-    order = ["M1", "M2", "M1+M2"]
+    order = list(SETTINGS)
 
     def place(key: str) -> tuple[int, str, int, int]:
         name, count, seed = key.split("/")

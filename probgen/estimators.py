@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -17,20 +18,23 @@ from sklearn.base import (
     TransformerMixin,
     clone,
 )
-from sklearn.semi_supervised import LabelSpreading
+from sklearn.pipeline import Pipeline
+from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTrainingClassifier
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from probgen.contexts import as_count
 from probgen.data import Dataset
 from probgen.inference.classification import calibration_error, class_probabilities
 from probgen.inference.posterior import encode, features
 from probgen.inference.quasi import gaussian_points, rounded
-from probgen.labels import NO_MARKER, Labels
+from probgen.labels import Labels
+from probgen.models.vae import VAE
+from probgen.networks import as_widths
 from probgen.pair import LatentVariableModel
 from probgen.scaling import Array, Likelihood, Scaling
-from probgen.stages import METHODS, Plan, chosen_method, train
+from probgen.stages import METHODS, Plan, chosen_method, spreading, train, train_m1
 
 OWNER = "SemiSupervisedClassifier"
 
@@ -60,16 +64,20 @@ class SemiSupervisedClassifier(
         batch_size: rows in a step.
         learning_rate: of Adam at the start; it falls along a cosine.
         classifier: for `"m1"`, any scikit-learn classifier of the latent features.
-        encoder: for `"m1"` and `"m1+m2"`, a trained VAE of the same rows (another's `encoder_`), which
-            then is not trained again.
+        encoder: for `"m1"` and `"m1+m2"`, a trained VAE (another's `encoder_`, or what `train_encoder`
+            returns), which then is not trained again. Rows are scaled as for its training.
+        start: for `"m1+m2"`: `"spread"` begins the M2 with labels that scikit-learn's `LabelSpreading`
+            gives the rows without one; `None` begins it at random.
         classes: the classes that there are; by default those of the labelled rows.
-        unlabelled: what `y` holds where the label is unknown; `None` and NaN mean either.
-        num_samples: draws of latents that a prediction is averaged over, where it depends on any.
+        unlabelled: what `y` holds where the label is unknown; `None` and NaN mean either (but
+            scikit-learn's own splitters take neither: use a number or a word there).
+        num_samples: draws of latents that a prediction is averaged over, where it depends on any: 16
+            times a power of two near this number, at least 32.
         precision: `"float32"`, `"bf16"` or `"float64"`, as in `pg.fit`.
         device: `"auto"`, or a device as torch names it.
         run_dir: a folder for the stages' run directories; the same fit begun again goes on there.
         progress: show progress bars.
-        random_state: of weights, steps and draws, as in scikit-learn.
+        random_state: of weights, steps and draws, as in scikit-learn; an int where there is a `run_dir`.
 
     Attributes:
         classes_: the classes.
@@ -117,6 +125,7 @@ class SemiSupervisedClassifier(
         learning_rate: float | None = None,
         classifier: Any = None,
         encoder: LatentVariableModel | None = None,
+        start: Literal["spread"] | None = "spread",
         classes: Sequence[Any] | None = None,
         unlabelled: Any = -1,
         num_samples: int = 32,
@@ -136,6 +145,7 @@ class SemiSupervisedClassifier(
         self.learning_rate = learning_rate
         self.classifier = classifier
         self.encoder = encoder
+        self.start = start
         self.classes = classes
         self.unlabelled = unlabelled
         self.num_samples = num_samples
@@ -156,32 +166,48 @@ class SemiSupervisedClassifier(
             validation: further rows and their labels, whose error is noted along the way in
                 `validation_errors_`; nothing is learned from them.
         """
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)  # a fit that fails leaves no half of the last one
         self._check_settings()
         values, labels = self._checked(X, y)
-        self.classes_, known = labels.classes, labels.known
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self._seed, self.method_ = seed, chosen_method(self.method, len(values))
-        self._scaling = Scaling.of(values, self.likelihood, OWNER)
-        data = Dataset(
-            {"x": self._scaling(values), "y": labels.codes}, observed={"y": torch.from_numpy(known)}
+        method = chosen_method(self.method, len(values))
+        self._check_parts(method)
+        self.classes_, self._marker, self.method_ = labels.classes, labels.marker, method
+        self._prepare(values)
+        data = self._dataset(values, labels.codes)
+        data = replace(data, observed={"y": torch.from_numpy(labels.known)})
+        held = None if validation is None else self._held(*validation)
+        trained = train(
+            self._scaling.variable, len(self.classes_), data, self._plan(method, held), self.encoder
         )
-        if self._scaling.likelihood == "bernoulli":
-            data = data.binarized("dynamic")
-        plan = Plan(
-            self.method_, self.latents, None if self.hidden is None else tuple(self.hidden), self.alpha,
-            self.num_epochs, self.batch_size, self.learning_rate, self.precision, self.device, seed,
-            None if self.run_dir is None else Path(self.run_dir), self.progress,
-            None if validation is None else self._held(*validation),
-        )  # fmt: skip
-        trained = train(self._scaling.variable, len(self.classes_), data, plan, self.encoder)
-        self.pair_, self.curves_ = trained.pair, trained.curves
-        self.validation_errors_, self.seconds_ = trained.errors, trained.seconds
         self._latent, self._columns = trained.latent, trained.columns
+        self.curves_, self.seconds_ = trained.curves, trained.seconds
+        self.validation_errors_ = trained.errors
         if trained.encoder is not None:
             self.encoder_ = trained.encoder
-        if self.method_ == "m1":
-            self._learn_features(values, labels.codes, known)
+            object.__setattr__(self.encoder_, "scaling", self._scaling)
+        self.pair_ = trained.pair
+        if method == "m1":
+            self._learn_features(values, labels.codes, labels.known)
+            if held is not None:
+                share = 1 - self.score(*cast(Any, validation))
+                self.validation_errors_ = [(len(next(iter(self.curves_.values()), [])), share)]
         return self
+
+    def train_encoder(self, X: ArrayLike) -> LatentVariableModel:
+        """The VAE of M1, which no labels go into: for `encoder=` of several classifiers of the same rows.
+
+        Args:
+            X: numbers, shape `(rows, columns)`.
+        """
+        self._check_settings()
+        values = validate_data(self, X, dtype=np.float64, ensure_min_samples=2, order="C")
+        self._prepare(values)
+        plan = self._plan("m1+m2", None)  # with as many latents as there
+        made, _ = train_m1(self._scaling.variable, self._dataset(values), plan)
+        made.to(device="cpu", dtype=torch.float64)
+        object.__setattr__(made, "scaling", self._scaling)
+        return made
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable class of each row, shape `(rows,)`."""
@@ -193,7 +219,7 @@ class SemiSupervisedClassifier(
 
         The same draws serve all rows, so that what is said of a row does not depend on the others.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "pair_")
         return self._probabilities(validate_data(self, X, reset=False, dtype=np.float64))
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -202,8 +228,10 @@ class SemiSupervisedClassifier(
         Raises:
             ValueError: no row has a label.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "pair_")
         rows, truth, known = self._labelled_rows(X, y)
+        if sample_weight is not None:
+            check_consistent_length(known, sample_weight)
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
         return float(np.average(self.predict(rows) == truth, weights=weight))
 
@@ -213,7 +241,7 @@ class SemiSupervisedClassifier(
         Raises:
             ValueError: no row has a label, or one has a class that was not among those of `fit`.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "pair_")
         rows, truth, _ = self._labelled_rows(X, y)
         return calibration_error(
             self.predict_proba(rows), self._codes(truth, "calibration_error"), num_bins=num_bins
@@ -222,7 +250,7 @@ class SemiSupervisedClassifier(
     def transform(self, X: ArrayLike) -> Array:
         """Latent features of rows, `(rows, elements)`: posterior means of M1's active latents, of M2's
         style, or of ADGM's auxiliary."""
-        check_is_fitted(self)
+        check_is_fitted(self, "pair_")
         return self._means(validate_data(self, X, reset=False, dtype=np.float64))
 
     def sample(
@@ -241,7 +269,7 @@ class SemiSupervisedClassifier(
             Shape `(n, columns)`, or `(labels * n, columns)` with the rows of a label together, in the
             units of the rows that were learned from.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "pair_")
         n = as_count(n, "n", f"{OWNER}.sample")
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         given = {}
@@ -267,14 +295,40 @@ class SemiSupervisedClassifier(
         return len(self._columns)
 
     def to_x(self, X: ArrayLike) -> Dataset:
-        """Rows as the data of `pair_`: columns that vary, scaled; grey values as probabilities."""
-        check_is_fitted(self)
+        """Rows as the data of `pair_`: grey values as probabilities of ones, or the columns that vary,
+        standardized."""
+        check_is_fitted(self, "pair_")
         return self._dataset(validate_data(self, X, reset=False, dtype=np.float64))
 
     def from_x(self, x: Any) -> Array:
         """The data x of `pair_` as rows, in the units of the rows that were learned from."""
-        check_is_fitted(self)
+        check_is_fitted(self, "pair_")
         return self._scaling.back(torch.as_tensor(x))
+
+    def _prepare(self, values: Array) -> None:
+        """The seed, and how columns become x."""
+        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        known = getattr(self.encoder, "scaling", None)
+        self._scaling = known or Scaling.of(values, self.likelihood, OWNER)
+        width, variable = len(self._scaling.kept), self._scaling.variable
+        factor = None if self.encoder is None else self.encoder.factors("p").get("x")
+        if values.shape[1] != width or (factor and repr(factor.variable) != repr(variable)):
+            raise ValueError(
+                f"{OWNER}: encoder= is of other rows: its x is {factor and factor.variable!r}, of {width} "
+                f"columns; these have {values.shape[1]}, and make {variable!r}. Train it on rows like these."
+            )
+
+    def _plan(self, method: str, held: Dataset | None) -> Plan:
+        def whole(value: Any) -> int | None:
+            return None if value is None else int(value)
+
+        return Plan(
+            method, whole(self.latents), None if self.hidden is None else as_widths(self.hidden),
+            None if self.alpha is None else float(self.alpha), whole(self.num_epochs),
+            whole(self.batch_size), None if self.learning_rate is None else float(self.learning_rate),
+            self.precision, self.device, self._seed,
+            None if self.run_dir is None else Path(self.run_dir), self.progress, held, self.start,
+        )  # fmt: skip
 
     def _check_settings(self) -> None:
         if self.method not in ("auto", *METHODS):
@@ -288,10 +342,32 @@ class SemiSupervisedClassifier(
             raise ValueError(
                 f"{OWNER}: learning_rate must be finite and above 0, got {self.learning_rate!r}."
             )
+        if self.alpha is not None and not 0 <= self.alpha < 1e9:
+            raise ValueError(
+                f"{OWNER}: alpha must be a finite number of at least 0, got {self.alpha!r}."
+            )
+        if self.hidden is not None and not isinstance(self.hidden, Sequence):
+            raise ValueError(
+                f"{OWNER}: hidden must be widths such as (500, 500), got {self.hidden!r}."
+            )
+        if self.start not in (None, "spread"):
+            raise ValueError(f'{OWNER}: start must be "spread" or None, got {self.start!r}.')
+        if self.run_dir is not None and not isinstance(self.random_state, (int, np.integer)):
+            raise ValueError(
+                f"{OWNER}: a fit in run_dir goes on with the seed that it began with, so random_state must "
+                f"be an int, got {self.random_state!r}."
+            )
+        if self.encoder is not None and not isinstance(self.encoder, VAE):
+            raise ValueError(
+                f"{OWNER}: encoder must be a pg.models.VAE, such as another classifier's encoder_, got "
+                f"{type(self.encoder).__name__}."
+            )
+
+    def _check_parts(self, method: str) -> None:
         for name, methods in (("classifier", ("m1",)), ("encoder", ("m1", "m1+m2"))):
-            if getattr(self, name) is not None and self.method not in ("auto", *methods):
+            if getattr(self, name) is not None and method not in methods:
                 raise ValueError(
-                    f"{OWNER}: {name} is for method {' and '.join(methods)}, got {self.method!r}."
+                    f"{OWNER}: {name} is for method {' and '.join(methods)}, but the method is {method!r}."
                 )
 
     def _checked(self, X: ArrayLike, y: ArrayLike) -> tuple[Array, Labels]:
@@ -314,14 +390,14 @@ class SemiSupervisedClassifier(
         return data.binarized("dynamic") if self._scaling.likelihood == "bernoulli" else data
 
     def _held(self, X: ArrayLike, y: ArrayLike) -> Dataset:
-        rows, truth, _ = self._labelled_rows(X, y)
+        rows, truth, _ = self._labelled_rows(X, y, f"{OWNER}.fit, validation")
         values = validate_data(self, rows, reset=False, dtype=np.float64)
         return self._dataset(values, self._codes(truth, "fit, validation"))
 
-    def _labelled_rows(self, X: Any, y: ArrayLike) -> tuple[Any, Any, Any]:
+    def _labelled_rows(self, X: Any, y: ArrayLike, owner: str = OWNER) -> tuple[Any, Any, Any]:
         """The rows with a label, their labels, and which rows they are."""
-        marker = NO_MARKER if set(self.classes_.tolist()) == {-1, 1} else self.unlabelled
-        labels = Labels.read(y, marker, self.classes_, OWNER)
+        labels = Labels.read(y, self._marker, self.classes_, owner)
+        check_consistent_length(X, labels.filled)
         rows = _safe_indexing(X, np.flatnonzero(labels.known))
         return rows, labels.given, labels.known
 
@@ -348,7 +424,7 @@ class SemiSupervisedClassifier(
         total: Any = 0.0
         for point in points:
             drawn = found["x"].double() + found.spread["x"].double() * point
-            total = total + _class_shares(self.classifier_, drawn.numpy(), len(self.classes_))
+            total = total + _class_shares(self.classifier_, drawn.numpy(), self._prior)
         return total / len(points)
 
     def _means(self, values: Array) -> Array:
@@ -363,18 +439,22 @@ class SemiSupervisedClassifier(
     def _learn_features(self, values: Array, codes: NDArray[Any], known: NDArray[np.bool_]) -> None:
         """The classifier on top of M1; one that knows unlabelled rows sees them too."""
         means = self._means(values)
-        neighbours = min(10, len(means) - 1)
-        made = LabelSpreading("knn", n_neighbors=neighbours, alpha=0.9, max_iter=100)
-        self.classifier_ = made if self.classifier is None else clone(self.classifier)
-        takes_all = type(self.classifier_).__module__.startswith("sklearn.semi_supervised")
+        made = spreading(len(means)) if self.classifier is None else clone(self.classifier)
+        last = made.steps[-1][1] if isinstance(made, Pipeline) else made
+        takes_all = isinstance(last, (LabelPropagation, LabelSpreading, SelfTrainingClassifier))
         rows = np.ones_like(known) if takes_all else known
+        self._prior = np.bincount(codes[known], minlength=len(self.classes_)) / known.sum()
+        self.classifier_ = made
         self.classifier_.fit(means[rows], np.where(known, codes, -1)[rows])
 
 
-def _class_shares(classifier: Any, rows: Array, num_classes: int) -> Array:
-    """Probabilities of a scikit-learn classifier of class codes; of one without, its decisions."""
-    if hasattr(classifier, "predict_proba"):
-        shares = classifier.predict_proba(rows)
-    else:
-        shares = np.eye(num_classes)[classifier.predict(rows)]
-    return np.asarray(shares, dtype=np.float64)
+def _class_shares(classifier: Any, rows: Array, prior: Array) -> Array:
+    """Probabilities of a scikit-learn classifier of class codes; of one without, its decisions.
+
+    Rows that no label has spread to have the shares of the classes among the labels.
+    """
+    if not hasattr(classifier, "predict_proba"):
+        return np.asarray(np.eye(len(prior))[classifier.predict(rows)])
+    with np.errstate(invalid="ignore"):
+        shares = np.asarray(classifier.predict_proba(rows), dtype=np.float64)
+    return np.where(np.isfinite(shares).all(1, keepdims=True), shares, prior)

@@ -16,6 +16,7 @@ from probgen.contexts import as_count, as_seed
 from probgen.data import Dataset, Splits
 from probgen.estimators import SemiSupervisedClassifier
 from probgen.inference.classification import calibration_error
+from probgen.stages import chosen_method
 from probgen.text import aligned
 
 OWNER = "few_labels"
@@ -33,7 +34,7 @@ class FewLabels:
         seeds: of each draw.
         errors: share of wrong test rows, of each draw.
         calibration: expected calibration error on the test rows, of each draw.
-        minutes: of training, of each draw; the first trains the VAE of all.
+        minutes: of training, of each draw, without the VAE of all.
         curves: pairs of an epoch and the share of wrong validation rows, of each draw.
         confusion: counts over all draws, `(classes, classes)`, a row a true class.
         classes: what the classes are called.
@@ -61,7 +62,9 @@ class FewLabels:
 
     def __repr__(self) -> str:
         mean, spread = self.error
-        about = f" ± {100 * spread:.2f}" if len(self.errors) > 1 else ""
+        several = len(self.errors) > 1
+        about = f" ± {100 * spread:.2f}" if several else ""
+        draws = f"{len(self.seeds)} draws of them (± standard deviation)" if several else "one draw"
         rows = [("seed", "test error, %", "calibration error", "minutes")]
         for seed, wrong, off, minutes in zip(
             self.seeds, self.errors, self.calibration, self.minutes, strict=True
@@ -74,8 +77,7 @@ class FewLabels:
         ]
         return "\n".join([
             f"{self.method} on {self.data}: {100 * mean:.2f}{about} % of {self.num_data[1]:,} test rows "
-            f"wrong, with {self.labels} of {self.num_data[0]:,} labels known, {len(self.seeds)} draws of "
-            "them (± standard deviation)",
+            f"wrong, with {self.labels} of {self.num_data[0]:,} labels known, {draws}",
             "", *aligned(rows, left=())[0], "",
             "Confusion, all draws:", *aligned(table, left={0})[0],
         ])  # fmt: skip
@@ -87,7 +89,7 @@ class FewLabels:
         mean, spread = self.error
         return {
             **plain, "confusion": self.confusion.tolist(), "classes": [str(c) for c in self.classes],
-            "mean_error": mean, "standard_deviation": spread,
+            "mean_error": mean, "standard_deviation": spread if len(self.errors) > 1 else None,
         }  # fmt: skip
 
 
@@ -103,7 +105,7 @@ def few_labels(
 ) -> FewLabels:
     """Train a classifier for each of several draws of the labelled rows, and test it.
 
-    What a VAE learns does not depend on labels, so M1 is trained once.
+    What a VAE learns does not depend on labels, so M1 is trained once, with seed 0.
 
     Args:
         data: training rows x with labels y, and test rows; validation rows, if any, give the curves.
@@ -135,8 +137,12 @@ def few_labels(
         raise ValueError(
             f"{OWNER}: the data have no {lacking}. Name the labels' column, and split test data off."
         )
-    draws = range(as_count(seeds, "seeds", OWNER)) if not isinstance(seeds, Sequence) else seeds
-    draws = [as_seed(seed, OWNER) for seed in draws]
+    if "unlabelled" in settings:
+        raise ValueError(
+            f"{OWNER}: unlabelled= is for rows of your own; data say by a mask what is known."
+        )
+    several: Any = seeds if np.ndim(seeds) else range(as_count(seeds, "seeds", OWNER))
+    draws = [as_seed(seed, OWNER) for seed in several]
     known = _known(train)
     kinds = np.unique(train["y"].numpy()[known])
     per_class = None if labels is None else _per_class(labels, kinds)
@@ -150,21 +156,19 @@ def few_labels(
     if data.validation is not None:
         rows = _known(data.validation)
         held = (_rows(data.validation)[rows], data.validation["y"].numpy()[rows])
-    x, encoder = _rows(train), settings.pop("encoder", None)
+    x, path = _rows(train), None if folder is None else Path(folder)
+    method = chosen_method(method, len(x))
+    settings |= {"progress": progress}
+    if settings.get("encoder") is None and method in ("m1", "m1+m2"):
+        made = SemiSupervisedClassifier(method, random_state=0, run_dir=path, **settings)
+        settings["encoder"] = made.train_encoder(x)
     for seed in draws:
         few = train if per_class is None else train.keep_labels(per_class, seed=seed)
         y = np.where(_known(few), few["y"].numpy().astype(int), -1)
-        run_dir = None if folder is None else Path(folder) / f"seed-{seed}"
         made = SemiSupervisedClassifier(
-            method,
-            encoder=encoder,
-            random_state=seed,
-            run_dir=run_dir,
-            progress=progress,
-            **settings,
+            method, random_state=seed, run_dir=path and path / f"seed-{seed}", **settings
         )
         made.fit(x, y, validation=held)
-        encoder = getattr(made, "encoder_", None)
         probabilities = made.predict_proba(x_test)
         found = made.classes_[probabilities.argmax(1)]
         result.method, result.classifier = made.method_, made

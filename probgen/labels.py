@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,24 @@ class Labels:
         """Read what a user gave.
 
         Raises:
-            ValueError: no row has a label, or the marker is a number and the labels are text.
+            ValueError: no row has a label; or the labels are not of the kind of the marker, or of two
+                kinds, or missing where the marker is not.
         """
-        labels = _as_array(y, marker, owner)
-        if classes is None and _is_binary_coding(labels, marker):
+        labels = _as_array(y)
+        _check_marker(labels, marker, owner)
+        named = [] if classes is None or _is_missing(marker) else np.asarray(classes).tolist()
+        if marker in named:
+            if set(named) != {-1, 1}:
+                raise ValueError(
+                    f"{owner}: unlabelled={marker!r} is among classes={named!r}. "
+                    "Choose another marker."
+                )
+            marker = NO_MARKER
+        elif classes is None and _is_binary_coding(labels, marker):
             warnings.warn(
-                f"{owner}: y holds -1 and 1 only, which is read as two classes, all known. If -1 means "
-                "unlabelled, there is one class only: label rows of a second one.",
+                f"{owner}: y holds -1 and 1 only, which is read as two classes, all known; classes=[-1, 1] "
+                "says so without this warning. If -1 means unlabelled, one class only is labelled: label "
+                "rows of a second one, and name both by classes=.",
                 stacklevel=5,
             )
             marker = NO_MARKER
@@ -102,29 +114,69 @@ class Labels:
             )
 
 
-def _as_array(y: ArrayLike, marker: Any, owner: str) -> NDArray[Any]:
+def _as_array(y: ArrayLike) -> NDArray[Any]:
     """Labels as an array whose elements are what the user gave: ["a", -1] keeps its number."""
     labels = np.asarray(y)
-    if isinstance(y, (list, tuple)) and labels.dtype.kind in "US":
-        labels = np.asarray(y, dtype=object)
-    labels = column_or_1d(labels, warn=True)
-    if labels.dtype.kind in "USO" and isinstance(marker, (int, float)):
-        text = str(marker)
-        if any(isinstance(label, str) and label == text for label in labels.tolist()):
+    if isinstance(y, (list, tuple)):
+        kinds = {type(label) for label in y}
+        if labels.dtype.kind in "US" or (bool in kinds and len(kinds) > 1):
+            labels = np.asarray(y, dtype=object)
+    return np.asarray(column_or_1d(labels, warn=True))
+
+
+def _check_marker(labels: NDArray[Any], marker: Any, owner: str) -> None:
+    """Markers that cannot be meant: they would become a class."""
+    if marker is NO_MARKER:
+        return
+    missing = np.asarray(pd.isna(labels))
+    if missing.any() and not _is_missing(marker):
+        raise ValueError(
+            f"{owner}: y holds {int(missing.sum())} missing values (NaN or None), but unlabelled rows are "
+            f"marked by {marker!r}. If these are the unlabelled ones, use unlabelled=None."
+        )
+    number = isinstance(marker, Number)
+    given = [label for label in labels[~missing].tolist() if number or label != marker]
+    texts = [label for label in given if isinstance(label, str)]
+    others = [label for label in given if not isinstance(label, str)]
+    if number and texts and str(marker) in texts:
+        raise ValueError(
+            f"{owner}: the labels are text, {str(marker)!r} among them, but unlabelled={marker!r} is no "
+            f"text. Use unlabelled={str(marker)!r}, or another word."
+        )
+    known = [label for label in others if label != marker]
+    if isinstance(marker, str) and others and not texts:
+        raise ValueError(
+            f"{owner}: the labels are numbers such as {others[0]!r}, but unlabelled={marker!r} is text. "
+            "Use a number that is no class."
+        )
+    if texts and known:
+        raise ValueError(
+            f"{owner}: the labels mix text and numbers, such as {texts[0]!r} and {known[0]!r}. Make them one "
+            "kind."
+        )
+    if number and labels.dtype.kind == "u" and marker < 0:
+        wrapped = int(np.array([int(marker)]).astype(labels.dtype)[0])
+        if wrapped in others:
             raise ValueError(
-                f"{owner}: the labels are text, {text!r} among them, but unlabelled={marker!r} is no "
-                f"text. Use unlabelled={text!r}, or another word."
+                f"{owner}: y is {labels.dtype}, which cannot hold unlabelled={marker!r}, and has {wrapped} "
+                "where it may have been meant. Convert it by y.astype(int) before rows are marked."
             )
-    return labels
+
+
+def _is_missing(marker: Any) -> bool:
+    return bool(np.ndim(marker) == 0 and pd.isna(marker))
 
 
 def _is_marker(labels: NDArray[Any], marker: Any) -> NDArray[np.bool_]:
-    if marker is None or marker != marker:  # NaN
+    if _is_missing(marker):
         return np.asarray(pd.isna(labels))
     return np.asarray([label == marker for label in labels.tolist()], dtype=bool)
 
 
 def _is_binary_coding(labels: NDArray[Any], marker: Any) -> bool:
     """Whether labels are -1 and 1: by scikit-learn's convention two classes, all known."""
-    number = isinstance(marker, int) and marker == -1
-    return number and labels.dtype.kind in "if" and set(np.unique(labels).tolist()) == {-1, 1}
+    return (
+        bool(np.ndim(marker) == 0 and not isinstance(marker, str) and marker == -1)
+        and labels.dtype.kind in "if"
+        and set(np.unique(labels).tolist()) == {-1, 1}
+    )

@@ -69,12 +69,13 @@ class Scaling:
                 )
             top = max(1.0, float(high.max()))
             return cls("bernoulli", np.zeros(width), np.full(width, top), np.ones(width, bool))
-        with np.errstate(over="ignore"):
-            spread = values.std(0)
-        kept = (low < high) & (spread > 0) & np.isfinite(spread)
-        if not kept.any():
-            raise ValueError(f"{owner}: no column has a finite spread. Rescale the values.")
-        return cls("normal", values.mean(0), np.where(kept, spread, 1.0), kept)
+        size = np.maximum(
+            np.abs(low), np.abs(high)
+        )  # squares of what is huge or tiny would be lost
+        shares = values / np.where(size > 0, size, 1)
+        spread = shares.std(0)
+        kept = (low < high) & (spread > 0)
+        return cls("normal", shares.mean(0) * size, np.where(kept, spread * size, 1.0), kept)
 
     def __call__(self, values: Array) -> Tensor:
         """Rows as x, shape `(rows, elements)`; beyond what training rows reach, probabilities stay in [0, 1]."""

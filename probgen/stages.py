@@ -6,17 +6,18 @@ import copy
 import json
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from sklearn.semi_supervised import LabelSpreading
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from probgen.contexts import fixed_seed
-from probgen.data import Dataset
+from probgen.data import Dataset, fingerprint
 from probgen.files import write_atomically
 from probgen.inference.classification import class_probabilities
 from probgen.inference.objectives import ELBO
@@ -64,6 +65,8 @@ class Plan:
         run_dir: a folder with a run directory a stage, from which a killed fit goes on.
         progress: show bars.
         validation: further rows with their classes, whose error is noted along the way.
+        start: `"spread"` begins the M2 of M1+M2 with labels spread over the features; `None` does not.
+        stage: what a stage is called, where it is not the method's only one.
     """
 
     method: str
@@ -79,6 +82,8 @@ class Plan:
     run_dir: Path | None = None
     progress: bool = False
     validation: Dataset | None = None
+    start: str | None = "spread"
+    stage: str | None = None
 
 
 @dataclass
@@ -125,21 +130,20 @@ def train(
 
     if plan.method in ("m2", "adgm"):
         pair = _of_data(x, y, data, plan)
-        result, errors = _labelled(pair, data, held, plan, rate=1e-3, most=200)
+        most = 500 if len(data) >= MANY else 200
+        result, errors = _labelled(pair, data, held, plan, rate=1e-3, most=most, many=30)
         note(plan.method, result)
         latent = "z" if plan.method == "m2" else "a"  # what the classifier of ADGM sees beside x
         all_of_it = torch.arange(pair.variables[latent].event_shape.numel())
         return Trained(_kept(pair), latent, all_of_it, curves, errors, seconds)
     if encoder is None:
-        encoder, result = _m1(x, data, plan)
+        encoder, result = train_m1(x, data, plan)
         note("m1", result)
     columns, m1 = _active(encoder, data, plan), _kept(encoder)
     if plan.method == "m1":
         return Trained(m1, "z", columns, curves, [], seconds, m1)
     found = features(encoder, data, columns=columns, redraw=True, device=plan.device)
-    moments: dict[str, Any] = {
-        "mean": found["x"].double().mean(0), "scale": found["x"].double().std(0, correction=0),
-    }  # fmt: skip
+    raw, moments = found, _moments(found["x"].double())
     found = found.standardized(**moments)
     if held is not None:
         held = features(encoder, held, columns=columns, device=plan.device).standardized(**moments)
@@ -150,13 +154,16 @@ def train(
             Normal(plan.latents or 10),
             hidden=plan.hidden or [_width(data)],
         )
-    result, errors = _labelled(m2, found, held, plan, rate=3e-3, most=1000)
+    if plan.start == "spread":
+        result, errors = _started(m2, found, spread_labels(raw), held, plan)
+    else:
+        result, errors = _labelled(m2, found, held, plan, rate=3e-3, most=1000, many=100)
     note("m2", result)
     stack = M1M2.stacked(m1, _kept(m2), columns=columns, **moments)
     return Trained(stack, "z1", columns, curves, errors, seconds, m1)
 
 
-def _m1(x: Variable, data: Dataset, plan: Plan) -> tuple[VAE, FitResult]:
+def train_m1(x: Variable, data: Dataset, plan: Plan) -> tuple[VAE, FitResult]:
     """A VAE of all rows, whatever their labels."""
     size, alone = x.event_shape.numel(), plan.latents if plan.method == "m1" else None
     with fixed_seed(plan.seed, torch.device("cpu")):
@@ -165,7 +172,7 @@ def _m1(x: Variable, data: Dataset, plan: Plan) -> tuple[VAE, FitResult]:
             activation=nn.Softplus,
         )  # fmt: skip
     batch = plan.batch_size or min(len(data), 200)
-    epochs = plan.num_epochs or _epochs(len(data), batch, 120)
+    epochs = plan.num_epochs or _epochs(-(-len(data) // batch), 60)
     # Without a warm-up many latents are given up early and never come back.
     goal = ELBO(analytic_kl=True, warmup_epochs=epochs // 3)
     return vae, _fit("m1", vae, data.only("x"), goal, epochs, batch, 1e-3, plan)
@@ -180,38 +187,65 @@ def _of_data(x: Variable, y: Variable, data: Dataset, plan: Plan) -> LatentVaria
         return ADGM(x, y, z, z, hidden=plan.hidden or [width] * 2)
 
 
+def _moments(x: torch.Tensor) -> dict[str, Any]:
+    return {"mean": x.mean(0), "scale": x.std(0, correction=0)}
+
+
+def spreading(rows: int) -> LabelSpreading:
+    """Labels spread over ten neighbours."""
+    return LabelSpreading("knn", n_neighbors=min(10, rows - 1), alpha=0.9, max_iter=100)
+
+
+def spread_labels(data: Dataset) -> torch.Tensor:
+    """A class for every row: its own where it is known, else what spreads there from its neighbours."""
+    assert data.observed is not None
+    known, codes, x = data.observed["y"], data["y"].long(), data["x"].double().numpy()
+    if bool(known.all()):
+        return codes
+    made = spreading(len(data)).fit(x, torch.where(known, codes, -1).numpy())
+    # A row's neighbours say more than what reached it alone.
+    return torch.where(known, codes, torch.from_numpy(made.predict(x)).long())
+
+
+def _started(
+    m2: M2, data: Dataset, classes: torch.Tensor, held: Dataset | None, plan: Plan
+) -> tuple[FitResult, list[tuple[int, float]]]:
+    """An M2 that begins as one of spread labels, and goes on by its own objective in small steps."""
+    guessed = replace(data, values={**data.values, "y": classes}, observed={})
+    begun = replace(plan, stage="m2-start", num_epochs=plan.num_epochs)
+    first, early = _labelled(m2, guessed, held, begun, rate=3e-3, most=500, many=8)
+    epochs = max(1, len(first.elbo) // 4)
+    rate = (plan.learning_rate or 3e-3) / 30
+    further = replace(plan, num_epochs=epochs, learning_rate=rate)
+    last, late = _labelled(m2, data, held, further, rate=rate, most=500, many=epochs)
+    last.elbo, last.seconds = first.elbo + last.elbo, first.seconds + last.seconds
+    return last, early + [(len(first.elbo) + epoch, share) for epoch, share in late]
+
+
 def _labelled(
     pair: LatentVariableModel, data: Dataset, held: Dataset | None, plan: Plan, *, rate: float,
-    most: int,
+    most: int, many: int,
 ) -> tuple[FitResult, list[tuple[int, float]]]:  # fmt: skip
     """A model with classes, of all rows and the labels that some have."""
-    assert data.observed is not None
-    rows, known = len(data), int(data.observed["y"].sum())
+    mask = (data.observed or {}).get("y")
+    rows = len(data)
+    known = rows if mask is None else int(mask.sum())
     batch = plan.batch_size or min(rows, most)
     labelled: int | None = min(known, batch // 2, 100)
-    if not labelled or rows - known < batch - labelled:
-        labelled = None  # too few rows lack a label: as many as chance brings
+    steps = -(-rows // batch)
+    if not labelled or batch * known >= rows * labelled or rows - known < batch - labelled:
+        labelled = None  # chance brings enough, or few rows lack a label
+    else:
+        steps = -(-(rows - known) // (batch - labelled))
     alpha = 1.0 if plan.alpha is None else plan.alpha
     goal = SemiSupervised(alpha=alpha, labelled_batch=labelled, analytic_kl=True)
-    epochs = plan.num_epochs or _epochs(rows, batch, 100)
-    stage = "m2" if plan.method == "m1+m2" else plan.method
-    path = None if plan.run_dir is None else plan.run_dir / f"{stage}-errors.json"
-    errors = (
-        [tuple(place) for place in json.loads(path.read_text())] if path and path.exists() else []
-    )
-
-    def note(result: FitResult) -> None:
-        done = len(result.elbo)
-        if held is not None and (done % max(1, epochs // 20) == 0 or done == epochs):
-            found = class_probabilities(pair, held, device=plan.device).argmax(1)
-            errors.append((done, float((found != held["y"]).double().mean())))
-            if path is not None:
-                write_atomically(path, json.dumps(errors).encode(), outlast_power=False)
-
+    epochs = plan.num_epochs or _epochs(steps, many)
+    stage = plan.stage or {"m1+m2": "m2"}.get(plan.method, plan.method)
+    errors = Errors(pair, held, epochs, plan, stage)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "SemiSupervised: y is known for all")  # said before
-        result = _fit(stage, pair, data, goal, epochs, batch, rate, plan, note)
-    return result, errors
+        result = _fit(stage, pair, data, goal, epochs, batch, rate, plan, errors)
+    return result, errors.at_the_end()
 
 
 def _width(data: Dataset) -> int:
@@ -219,9 +253,43 @@ def _width(data: Dataset) -> int:
     return 500 if len(data) >= MANY else 128
 
 
-def _epochs(rows: int, batch: int, many: int) -> int:
-    """As many as are usual for large data, or `STEPS` steps."""
-    return max(many, round(STEPS / -(-rows // batch)))
+class Errors:
+    """The share of wrong validation rows along the way, kept beside the stage's run directory."""
+
+    def __init__(
+        self, pair: LatentVariableModel, held: Dataset | None, epochs: int, plan: Plan, stage: str
+    ) -> None:
+        self.pair, self.held, self.epochs, self.device = pair, held, epochs, plan.device
+        self.path = None if plan.run_dir is None else plan.run_dir / f"{stage}-errors.json"
+        self.data = None if held is None else fingerprint(held.values)
+        self.found: list[tuple[int, float]] = []
+        if held is not None and self.path is not None and self.path.exists():
+            kept = json.loads(self.path.read_text())
+            if kept["data"] == self.data:  # of other rows they would say nothing
+                self.found = [(epoch, share) for epoch, share in kept["errors"]]
+
+    def __call__(self, result: FitResult) -> None:
+        done = len(result.elbo)
+        if self.held is None or (done % max(1, self.epochs // 20) and done != self.epochs):
+            return
+        wrong = class_probabilities(self.pair, self.held, device=self.device).argmax(1)
+        share = float((wrong != self.held["y"]).double().mean())
+        # A fit that goes on from a checkpoint comes by again.
+        self.found = [*((e, s) for e, s in self.found if e < done), (done, share)]
+        if self.path is not None:
+            text = json.dumps({"data": self.data, "errors": self.found})
+            write_atomically(self.path, text.encode(), outlast_power=False)
+
+    def at_the_end(self) -> list[tuple[int, float]]:
+        """All of them, the last of the trained weights."""
+        if self.held is not None and (not self.found or self.found[-1][0] != self.epochs):
+            self(FitResult(self.pair, elbo=[0.0] * self.epochs))
+        return self.found
+
+
+def _epochs(steps: int, many: int) -> int:
+    """As many as are usual for large data, or those of `STEPS` steps."""
+    return max(many, round(STEPS / steps))
 
 
 def _fit(

@@ -175,7 +175,12 @@ def test_bad_input(iris: Any) -> None:
         ({"num_epochs": 0}, x, known, "num_epochs must be an int of at least 1"),
         ({"learning_rate": 0}, x, known, "learning_rate must be finite and above 0"),
         ({"num_samples": 0}, x, known, "num_samples must be an int of at least 1"),
-        ({"classifier": LogisticRegression()}, x, known, "classifier is for method m1, got 'm2'"),
+        (
+            {"classifier": LogisticRegression()},
+            x,
+            known,
+            "classifier is for method m1, but the method is 'm2'",
+        ),
         ({}, x, y + 0.5, "Unknown label type"),
     ]
     for settings, rows, labels, message in cases:
@@ -275,8 +280,15 @@ def test_a_run_directory_goes_on(iris: Any, tmp_path: Path) -> None:
         assert np.allclose(made.predict_proba(x), whole.predict_proba(x), atol=1e-12)
         assert made.validation_errors_ == whole.validation_errors_
         assert made.curves_ == whole.curves_
-    assert [epoch for epoch, _ in whole.validation_errors_] == list(range(1, 21))
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["m1", "m2", "m2-errors.json"]
+    # The M2 begins with spread labels, and goes on by its own objective a quarter as long.
+    assert [epoch for epoch, _ in whole.validation_errors_] == list(range(1, 26))
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "m1", "m2", "m2-errors.json", "m2-start", "m2-start-errors.json",
+    }  # fmt: skip
+    # Other validation rows: their error is that of the weights, and no curve of others.
+    other = quick("m1+m2", **settings).fit(x, known, validation=(x[:50], y[:50]))
+    assert len(other.validation_errors_) == 2
+    assert quick("m1+m2", **settings).fit(x, known).validation_errors_ == []
 
 
 def test_the_validation_error_is_that_of_the_weights(iris: Any) -> None:

@@ -104,7 +104,7 @@ def test_the_command(
     assert "m2 on digits" in text and "2 draws" in text and "Confusion" in text
     drawn = {path.stem for path in Path("here/figures").glob("*.png")}
     assert drawn == {
-        "errors", "confusion", "reliability", "analogies", "styles_of_0", "styles_of_9",
+        "errors", "confusion", "reliability", "analogies", "styles_of_class_0", "styles_of_class_9",
         "latent_spaces", "denoising",
     }  # fmt: skip
     before = json.loads(Path("here/results.json").read_text())

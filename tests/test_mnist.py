@@ -55,3 +55,25 @@ def test_a_short_run_of_the_vae_beats_simpler_models() -> None:
     with pytest.raises(ValueError, match="different measures"):
         pg.table({"VAE": ours, "PPCA": density})
     print(f"VAE {ours.mean:.1f}, independent pixels {pixels.mean:.1f}, PPCA of x + u {linear:.1f}")
+
+
+@pytest.mark.mnist
+@pytest.mark.slow
+def test_images_without_labels_help_a_hundred_labels() -> None:
+    """M1 on 12,000 images for half a minute, against the nearest of the 100 labelled ones."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    data = pg.load("mnist", transform="none")
+    assert data.test is not None
+    train = data.train.subset(slice(0, 12_000)).keep_labels(10, seed=0)
+    test = data.test.subset(slice(0, 2_000))
+    assert train.observed is not None
+    rows, known = train["x"].numpy(), train.observed["y"].numpy()
+    nearest = KNeighborsClassifier(1).fit(rows[known], train["y"].numpy()[known])
+    alone = 1 - nearest.score(test["x"].numpy(), test["y"].numpy())
+    splits = pg.Splits(train, None, test)
+    found = pg.few_labels(
+        splits, "m1", seeds=1, num_epochs=30, device="cpu", progress=False
+    )  # all the labels that there are
+    assert found.labels == 100 and found.errors[0] < alone - 0.05
+    print(f"M1 {found.errors[0]:.3f}, nearest neighbour {alone:.3f}")

@@ -51,8 +51,14 @@ def few_labels_report(
     make_folder(folder)
     made, test = found.classifier, data.test
     assert made is not None and test is not None
-    rows, labels = test["x"].flatten(1).numpy()[:SHOWN], test["y"].numpy()[:SHOWN]
-    names = found.classes
+    mask = (test.observed or {}).get("y")
+    known = np.isin(test["y"].numpy(), made.classes_) & (True if mask is None else mask.numpy())
+    shown = np.flatnonzero(known)[:SHOWN]
+    rows, labels, names = (
+        test["x"].flatten(1).numpy()[shown],
+        test["y"].numpy()[shown],
+        found.classes,
+    )
     pictures: dict[str, Any] = {}
     curves = {f"seed {s}": c for s, c in zip(found.seeds, found.curves, strict=True) if c}
     if curves:
@@ -102,7 +108,7 @@ def _of_two_latents(
     both = {"VAE, 2 latents": vae, "CVAE, 2 latents": cvae}
     return {
         **{
-            f"styles_of_{names[k]}": partial(manifold, cvae, y=torch.tensor([k]), n=12)
+            f"styles_of_class_{k}": partial(manifold, cvae, y=torch.tensor([k]), n=12)
             for k in (0, len(names) - 1)
         },
         "latent_spaces": partial(_latent_spaces, vae, cvae, test, shown),
