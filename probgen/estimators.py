@@ -439,13 +439,16 @@ class SemiSupervisedClassifier(
     def _learn_features(self, values: Array, codes: NDArray[Any], known: NDArray[np.bool_]) -> None:
         """The classifier on top of M1; one that knows unlabelled rows sees them too."""
         means = self._means(values)
-        made = spreading(len(means)) if self.classifier is None else clone(self.classifier)
+        labels = np.where(known, codes, -1)
+        self._prior = np.bincount(codes[known], minlength=len(self.classes_)) / known.sum()
+        if self.classifier is None:
+            self.classifier_ = spreading(means, labels)
+            return
+        made = clone(self.classifier)
         last = made.steps[-1][1] if isinstance(made, Pipeline) else made
         takes_all = isinstance(last, (LabelPropagation, LabelSpreading, SelfTrainingClassifier))
         rows = np.ones_like(known) if takes_all else known
-        self._prior = np.bincount(codes[known], minlength=len(self.classes_)) / known.sum()
-        self.classifier_ = made
-        self.classifier_.fit(means[rows], np.where(known, codes, -1)[rows])
+        self.classifier_ = made.fit(means[rows], labels[rows])
 
 
 def _class_shares(classifier: Any, rows: Array, prior: Array) -> Array:

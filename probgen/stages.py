@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.semi_supervised import LabelSpreading
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -191,9 +192,12 @@ def _moments(x: torch.Tensor) -> dict[str, Any]:
     return {"mean": x.mean(0), "scale": x.std(0, correction=0)}
 
 
-def spreading(rows: int) -> LabelSpreading:
-    """Labels spread over ten neighbours."""
-    return LabelSpreading("knn", n_neighbors=min(10, rows - 1), alpha=0.9, max_iter=100)
+def spreading(x: Any, codes: Any) -> LabelSpreading:
+    """Class codes, -1 where unknown, spread over ten neighbours."""
+    made = LabelSpreading("knn", n_neighbors=min(10, len(x) - 1), alpha=0.9, max_iter=100)
+    with warnings.catch_warnings():  # by then changes are a 40,000th of the first
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return made.fit(x, codes)
 
 
 def spread_labels(data: Dataset) -> torch.Tensor:
@@ -202,7 +206,7 @@ def spread_labels(data: Dataset) -> torch.Tensor:
     known, codes, x = data.observed["y"], data["y"].long(), data["x"].double().numpy()
     if bool(known.all()):
         return codes
-    made = spreading(len(data)).fit(x, torch.where(known, codes, -1).numpy())
+    made = spreading(x, torch.where(known, codes, -1).numpy())
     # A row's neighbours say more than what reached it alone.
     return torch.where(known, codes, torch.from_numpy(made.predict(x)).long())
 

@@ -339,3 +339,162 @@ def test_defaults_are_good_without_tuning(load: Any, per_class: int, at_most: fl
     made = Classifier(random_state=0, device="cpu").fit(x, known)
     assert made.method_ == "m2"
     assert 1 - made.score(x_test, y_test) < at_most
+
+
+# ------------------------------------------------------------------ what is easily got wrong
+
+
+def test_rows_that_no_label_reaches(iris: Any) -> None:
+    """A cluster of its own without a label: label spreading has nothing to say there."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 0.1, (60, 4)) + 8 * np.eye(4)[k] for k in range(4)])
+    known = np.full(240, -1)
+    known[[0, 60, 120]] = [0, 1, 2]
+    made = quick("m1", num_epochs=300, learning_rate=1e-3).fit(x, known)
+    shares = made.predict_proba(x)
+    assert np.isfinite(shares).all() and np.allclose(shares.sum(1), 1)
+    assert np.mean(made.predict(x[:180]) == np.repeat([0, 1, 2], 60)) > 0.9
+
+
+def test_more_labels_do_not_mean_fewer_steps() -> None:
+    from probgen.stages import Plan, train
+    from probgen.variables import Normal
+
+    x = torch.randn(600, 4, generator=torch.Generator().manual_seed(0))
+    steps = []
+    for known in (30, 300, 570, 600):
+        mask = torch.arange(600) < known
+        data = pg.Dataset({"x": x, "y": (x[:, 0] > 0).long()}, observed={"y": mask})
+        made = train(
+            Normal(4), 2, data, Plan("m2", batch_size=100, num_epochs=1, device="cpu"), None
+        )
+        assert len(made.curves["m2"]) == 1
+        steps.append(made.curves["m2"][0])
+    assert np.isfinite(steps).all()
+    # By default about as many steps whatever is labelled.
+    epochs = []
+    for known in (30, 300, 570, 600):
+        mask = torch.arange(600) < known
+        data = pg.Dataset({"x": x, "y": (x[:, 0] > 0).long()}, observed={"y": mask})
+        made = train(
+            Normal(4), 2, data, Plan("m2", batch_size=300, hidden=(4,), device="cpu"), None
+        )
+        epochs.append(len(made.curves["m2"]))
+    assert min(epochs) >= 375
+
+
+def test_a_fit_that_fails_leaves_nothing_half(iris: Any) -> None:
+    x, _, known = iris
+    made = quick("m1", num_epochs=2).fit(x, known)
+    made.set_params(method="m2", classifier=None, batch_size=1000)
+    with pytest.raises(ValueError, match="batch_size=1000"):
+        made.fit(10 * x, np.where(known < 0, -1, known + 10))
+    with pytest.raises(ValueError, match="not fitted"):
+        made.predict(x)
+    made.set_params(batch_size=None).fit(x, known)
+    assert not hasattr(made, "encoder_") and not hasattr(made, "classifier_")
+
+
+def test_signs_with_a_marker_of_their_own(iris: Any) -> None:
+    x, y, _ = iris
+    signs = np.where(np.arange(150) % 3 == 0, 0, np.where(y == 0, -1, 1))
+    made = quick(unlabelled=0).fit(x, signs)
+    assert made.classes_.tolist() == [-1, 1]
+    assert made.score(x, signs) == made.score(x[signs != 0], signs[signs != 0]) > 0.95
+    assert 0 <= made.calibration_error(x, signs) <= 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said by hand, so nothing is guessed
+        declared = quick(num_epochs=2, classes=[-1, 1]).fit(x, np.where(y == 0, -1, 1))
+    assert declared.classes_.tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "marker", "message"),
+    [
+        (["a", None, "b", "c"], -1, "10 missing values .* use unlabelled=None"),
+        ([0.0, np.nan, 1.0, 2.0], -1, "10 missing values .* use unlabelled=None"),
+        ([0, 1, 2, -1], "?", "labels are numbers such as 0, but unlabelled='\\?' is text"),
+        ([1, "b", "c", -1], -1, "mix text and numbers, such as 'b' and 1"),
+        (np.array([0, 1, 2, 255], dtype=np.uint8), -1, "uint8, which cannot hold unlabelled=-1, and has 255"),
+    ],
+)  # fmt: skip
+def test_markers_that_cannot_be_meant(labels: Any, marker: Any, message: str, iris: Any) -> None:
+    given = np.asarray(labels, dtype=object) if isinstance(labels, list) else labels
+    with pytest.raises(ValueError, match=message):
+        quick(unlabelled=marker).fit(iris[0][:40], np.tile(given, 10))
+
+
+@pytest.mark.parametrize("kind", ["category", "string", "Int64", "object"])
+def test_pandas_labels(kind: str, iris: Any) -> None:
+    x, _, known = iris
+    if kind == "Int64":
+        labels = pd.Series(known, dtype="Int64").mask(known < 0)
+    else:
+        labels = pd.Series(pd.Categorical.from_codes(known, list("abc"))).astype(kind)
+    made = quick(num_epochs=5, unlabelled=None).fit(x, labels)
+    assert made.classes_.tolist() == ([0, 1, 2] if kind == "Int64" else ["a", "b", "c"])
+    assert np.isfinite(made.score(x, labels))
+
+
+def test_numpy_numbers_and_lengths(iris: Any) -> None:
+    x, y, known = iris
+    made = quick(
+        num_epochs=np.int64(2), alpha=np.int64(1), latents=np.int64(2), unlabelled=np.int64(-1)
+    )
+    made.fit(x, known)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        made.score(x, y[:100])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        made.score(x, y, sample_weight=np.ones(200))
+    with pytest.raises(ValueError, match="fit, validation: none of the 150 rows has a label"):
+        quick(num_epochs=1).fit(x, known, validation=(x, np.full(150, -1)))
+    with pytest.raises(ValueError, match="hidden must be widths such as"):
+        quick(hidden=5).fit(x, known)
+
+
+def test_parts_that_do_not_belong(iris: Any, fitted: Any) -> None:
+    x, _, known = iris
+    encoder = fitted["m1"].encoder_
+    with pytest.raises(ValueError, match="classifier is for method m1, but the method is 'm2'"):
+        quick("auto", classifier=LogisticRegression()).fit(x, known)
+    with pytest.raises(ValueError, match=r"encoder must be a pg\.models\.VAE"):
+        quick("m1", encoder="vae").fit(x, known)
+    with pytest.raises(ValueError, match="encoder= is of other rows"):
+        quick("m1", encoder=encoder).fit(x[:, :3], known)
+    own = pg.models.VAE(x=pg.Bernoulli(4), z=pg.Normal(2))
+    with pytest.raises(ValueError, match="encoder= is of other rows"):
+        quick("m1", encoder=own).fit(x, known)
+    with pytest.raises(ValueError, match="random_state must be an int, got None"):
+        quick(random_state=None, run_dir="nowhere").fit(x, known)
+    assert not Path("nowhere").exists()
+    # Rows of another scale are scaled as the encoder's were.
+    made = quick("m1", encoder=encoder).fit(2 * x, known)
+    assert np.allclose(made.transform(x)[:, 0], fitted["m1"].transform(x)[:, 0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_global_random_states_stay(method: str, iris: Any) -> None:
+    x, _, known = iris
+    before, of_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002
+    made = quick(method, num_epochs=1).fit(x, known)
+    made.predict(x)
+    made.sample(2)
+    assert torch.equal(before, torch.get_rng_state())
+    assert np.array_equal(of_numpy, np.random.get_state()[1])  # type: ignore[index]  # noqa: NPY002
+
+
+def test_any_pipeline_that_ends_in_a_transductive_classifier_sees_all_rows(iris: Any) -> None:
+    from sklearn.semi_supervised import LabelSpreading
+
+    x, _, known = iris
+    made = quick("m1", classifier=make_pipeline(StandardScaler(), LabelSpreading("knn"))).fit(
+        x, known
+    )
+    assert len(made.classifier_[-1].transduction_) == 150
+
+
+def test_huge_and_tiny_columns() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 3)) * np.array([1e-200, 1, 1e300])
+    made = Scaling.of(x, "auto", "test")
+    assert made.kept.all() and torch.isfinite(made(x)).all()
+    assert torch.allclose(made(x).std(0, correction=0), torch.ones(3).double())

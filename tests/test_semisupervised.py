@@ -367,3 +367,16 @@ def test_data_without_what_it_takes() -> None:
         pg.class_probabilities(CASES["CVAE of the library"].build(), CASES["CVAE"].data(4))
     with pytest.raises(ValueError, match="SemiSupervised: y is not given"):
         pg.SemiSupervised()(pair, {"x": torch.zeros(2, 6)})
+
+
+def test_a_fit_of_data_drawn_anew_leaves_the_random_state() -> None:
+    data = pg.Dataset(
+        {"x": structured(32) * 0.9, "y": torch.arange(32) % 2},
+        observed={"y": torch.arange(32) < 4}, redrawn=("x",),
+    )  # fmt: skip
+    before = torch.get_rng_state()
+    pair = CASES["M2"].build()
+    after_weights = torch.get_rng_state()
+    pg.fit(pair, data, num_epochs=1, objective=pg.SemiSupervised(), **QUICK)
+    assert torch.equal(after_weights, torch.get_rng_state())
+    torch.set_rng_state(before)

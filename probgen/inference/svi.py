@@ -313,8 +313,8 @@ def _probe_objective(
     pair: LatentVariableModel, source: Resident, goal: Objective, device: torch.device
 ) -> None:
     """What an objective finds wrong with the pair shows before a run directory is begun."""
-    values, masks = source.data.batch(slice(0, 2))
     with evaluation(pair), fixed_seed(0, device):
+        values, masks = source.data.batch(slice(0, 2))
         goal(pair, values, observed=masks)
 
 

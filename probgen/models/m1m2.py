@@ -110,9 +110,9 @@ class M1M2(LatentVariableModel):
                 f"M1M2.stacked: the M2 has data {tuple(x.event_shape)}, got {len(columns)} columns of a "
                 f"latent {tuple(z1.event_shape)}, {len(mean)} means and {len(scale)} scales."
             )
-        pair = cls(
-            m1.p_x.variable, m2.p_y.variable, z1, m2.p_z.variable, hidden=(), hidden_class=()
-        )
+        with torch.random.fork_rng(devices=[]):  # for networks that are replaced at once
+            variables = (m1.p_x.variable, m2.p_y.variable, z1, m2.p_z.variable)
+            pair = cls(*variables, hidden=(), hidden_class=())
         pair.p_x.network, pair.p_x.raw_scale = m1.p_x.network, m1.p_x.raw_scale
         pair.q_z1.network = m1.q_z.network
         place = (columns, mean, scale)
