@@ -16,25 +16,22 @@ from sklearn.base import (
     ClassifierMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    clone,
 )
-from sklearn.pipeline import Pipeline
-from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTrainingClassifier
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from probgen.contexts import as_count
 from probgen.data import Dataset
+from probgen.feature_classifier import FeatureClassifier
 from probgen.inference.classification import calibration_error, class_probabilities
 from probgen.inference.posterior import encode, features
-from probgen.inference.quasi import gaussian_points, rounded
 from probgen.labels import Labels
 from probgen.models.vae import VAE
 from probgen.networks import as_widths
 from probgen.pair import LatentVariableModel
 from probgen.scaling import Array, Likelihood, Scaling
-from probgen.stages import METHODS, Plan, chosen_method, spreading, train, train_m1
+from probgen.stages import METHODS, Plan, chosen_method, train, train_m1
 
 OWNER = "SemiSupervisedClassifier"
 
@@ -188,7 +185,8 @@ class SemiSupervisedClassifier(
             object.__setattr__(self.encoder_, "scaling", self._scaling)
         self.pair_ = trained.pair
         if method == "m1":
-            self._learn_features(values, labels.codes, labels.known)
+            self._on_features = FeatureClassifier(self.classifier)
+            self.classifier_ = self._on_features.fit(self._means(values), labels)
             if held is not None:
                 share = 1 - self.score(*cast(Any, validation))
                 self.validation_errors_ = [(len(next(iter(self.curves_.values()), [])), share)]
@@ -420,12 +418,7 @@ class SemiSupervisedClassifier(
                 device=self.device,
             ).double().numpy()  # fmt: skip
         found = features(self.pair_, data, columns=self._columns, redraw=True, device=self.device)
-        points = gaussian_points(rounded(self.num_samples), len(self._columns), self._seed)
-        total: Any = 0.0
-        for point in points:
-            drawn = found["x"].double() + found.spread["x"].double() * point
-            total = total + _class_shares(self.classifier_, drawn.numpy(), self._prior)
-        return total / len(points)
+        return self._on_features.probabilities(found, self.num_samples, self._seed)
 
     def _means(self, values: Array) -> Array:
         """What `transform` returns, of values that were checked."""
@@ -435,29 +428,3 @@ class SemiSupervisedClassifier(
         else:
             found = features(self.pair_, data, latent=self._latent, device=self.device)["x"]
         return found[:, self._columns].double().numpy()
-
-    def _learn_features(self, values: Array, codes: NDArray[Any], known: NDArray[np.bool_]) -> None:
-        """The classifier on top of M1; one that knows unlabelled rows sees them too."""
-        means = self._means(values)
-        labels = np.where(known, codes, -1)
-        self._prior = np.bincount(codes[known], minlength=len(self.classes_)) / known.sum()
-        if self.classifier is None:
-            self.classifier_ = spreading(means, labels)
-            return
-        made = clone(self.classifier)
-        last = made.steps[-1][1] if isinstance(made, Pipeline) else made
-        takes_all = isinstance(last, (LabelPropagation, LabelSpreading, SelfTrainingClassifier))
-        rows = np.ones_like(known) if takes_all else known
-        self.classifier_ = made.fit(means[rows], labels[rows])
-
-
-def _class_shares(classifier: Any, rows: Array, prior: Array) -> Array:
-    """Probabilities of a scikit-learn classifier of class codes; of one without, its decisions.
-
-    Rows that no label has spread to have the shares of the classes among the labels.
-    """
-    if not hasattr(classifier, "predict_proba"):
-        return np.asarray(np.eye(len(prior))[classifier.predict(rows)])
-    with np.errstate(invalid="ignore"):
-        shares = np.asarray(classifier.predict_proba(rows), dtype=np.float64)
-    return np.where(np.isfinite(shares).all(1, keepdims=True), shares, prior)

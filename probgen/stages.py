@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.semi_supervised import LabelSpreading
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from probgen.contexts import fixed_seed
-from probgen.data import Dataset, fingerprint
-from probgen.files import write_atomically
-from probgen.inference.classification import class_probabilities
+from probgen.data import Dataset
+from probgen.feature_classifier import spread_labels
 from probgen.inference.objectives import ELBO
 from probgen.inference.posterior import features
 from probgen.inference.results import FitResult
@@ -31,6 +27,7 @@ from probgen.models.m1m2 import M1M2
 from probgen.models.m2 import M2
 from probgen.models.vae import VAE
 from probgen.pair import LatentVariableModel
+from probgen.validation_errors import Errors
 from probgen.variables import Categorical, Normal, Variable
 
 METHODS = ("m1", "m2", "m1+m2", "adgm")
@@ -192,25 +189,6 @@ def _moments(x: torch.Tensor) -> dict[str, Any]:
     return {"mean": x.mean(0), "scale": x.std(0, correction=0)}
 
 
-def spreading(x: Any, codes: Any) -> LabelSpreading:
-    """Class codes, -1 where unknown, spread over ten neighbours."""
-    made = LabelSpreading("knn", n_neighbors=min(10, len(x) - 1), alpha=0.9, max_iter=100)
-    with warnings.catch_warnings():  # by then changes are a 40,000th of the first
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return made.fit(x, codes)
-
-
-def spread_labels(data: Dataset) -> torch.Tensor:
-    """A class for every row: its own where it is known, else what spreads there from its neighbours."""
-    assert data.observed is not None
-    known, codes, x = data.observed["y"], data["y"].long(), data["x"].double().numpy()
-    if bool(known.all()):
-        return codes
-    made = spreading(x, torch.where(known, codes, -1).numpy())
-    # A row's neighbours say more than what reached it alone.
-    return torch.where(known, codes, torch.from_numpy(made.predict(x)).long())
-
-
 def _started(
     m2: M2, data: Dataset, classes: torch.Tensor, held: Dataset | None, plan: Plan
 ) -> tuple[FitResult, list[tuple[int, float]]]:
@@ -245,7 +223,8 @@ def _labelled(
     goal = SemiSupervised(alpha=alpha, labelled_batch=labelled, analytic_kl=True)
     epochs = plan.num_epochs or _epochs(steps, many)
     stage = plan.stage or {"m1+m2": "m2"}.get(plan.method, plan.method)
-    errors = Errors(pair, held, epochs, plan, stage)
+    path = None if plan.run_dir is None else plan.run_dir / f"{stage}-errors.json"
+    errors = Errors(pair, held, epochs, path, plan.device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "SemiSupervised: y is known for all")  # said before
         result = _fit(stage, pair, data, goal, epochs, batch, rate, plan, errors)
@@ -255,40 +234,6 @@ def _labelled(
 def _width(data: Dataset) -> int:
     """Of a hidden layer: as published for MNIST, fewer for small data."""
     return 500 if len(data) >= MANY else 128
-
-
-class Errors:
-    """The share of wrong validation rows along the way, kept beside the stage's run directory."""
-
-    def __init__(
-        self, pair: LatentVariableModel, held: Dataset | None, epochs: int, plan: Plan, stage: str
-    ) -> None:
-        self.pair, self.held, self.epochs, self.device = pair, held, epochs, plan.device
-        self.path = None if plan.run_dir is None else plan.run_dir / f"{stage}-errors.json"
-        self.data = None if held is None else fingerprint(held.values)
-        self.found: list[tuple[int, float]] = []
-        if held is not None and self.path is not None and self.path.exists():
-            kept = json.loads(self.path.read_text())
-            if kept["data"] == self.data:  # of other rows they would say nothing
-                self.found = [(epoch, share) for epoch, share in kept["errors"]]
-
-    def __call__(self, result: FitResult) -> None:
-        done = len(result.elbo)
-        if self.held is None or (done % max(1, self.epochs // 20) and done != self.epochs):
-            return
-        wrong = class_probabilities(self.pair, self.held, device=self.device).argmax(1)
-        share = float((wrong != self.held["y"]).double().mean())
-        # A fit that goes on from a checkpoint comes by again.
-        self.found = [*((e, s) for e, s in self.found if e < done), (done, share)]
-        if self.path is not None:
-            text = json.dumps({"data": self.data, "errors": self.found})
-            write_atomically(self.path, text.encode(), outlast_power=False)
-
-    def at_the_end(self) -> list[tuple[int, float]]:
-        """All of them, the last of the trained weights."""
-        if self.held is not None and (not self.found or self.found[-1][0] != self.epochs):
-            self(FitResult(self.pair, elbo=[0.0] * self.epochs))
-        return self.found
 
 
 def _epochs(steps: int, many: int) -> int:
