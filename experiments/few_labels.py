@@ -44,7 +44,7 @@ PUBLISHED: dict[str, dict[int, str]] = {
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "M1": {"method": "m1"},
-    "M2": {"method": "m2", "num_epochs": 8, "precision": "bf16"},
+    "M2": {"method": "m2", "precision": "bf16"},
     "M1+M2": {"method": "m1+m2"},
     "M1+M2, begun at random": {"method": "m1+m2", "start": None, "num_epochs": 30},
 }

@@ -63,8 +63,10 @@ class SemiSupervisedClassifier(
         classifier: for `"m1"`, any scikit-learn classifier of the latent features.
         encoder: for `"m1"` and `"m1+m2"`, a trained VAE (another's `encoder_`, or what `train_encoder`
             returns), which then is not trained again. Rows are scaled as for its training.
-        start: for `"m1+m2"`: `"spread"` begins the M2 with labels that scikit-learn's `LabelSpreading`
-            gives the rows without one; `None` begins it at random.
+        start: for models with classes: `"spread"` begins with labels that scikit-learn's `LabelSpreading`
+            gives the rows without one, over the features of M1 or else over the data, and goes on by
+            the model's own objective in small steps; `None` begins at random; `"auto"` is `"spread"`
+            for `"m1+m2"`, and from 1,000 rows on.
         classes: the classes that there are; by default those of the labelled rows.
         unlabelled: what `y` holds where the label is unknown; `None` and NaN mean either (but
             scikit-learn's own splitters take neither: use a number or a word there).
@@ -122,7 +124,7 @@ class SemiSupervisedClassifier(
         learning_rate: float | None = None,
         classifier: Any = None,
         encoder: LatentVariableModel | None = None,
-        start: Literal["spread"] | None = "spread",
+        start: Literal["auto", "spread"] | None = "auto",
         classes: Sequence[Any] | None = None,
         unlabelled: Any = -1,
         num_samples: int = 32,
@@ -348,8 +350,10 @@ class SemiSupervisedClassifier(
             raise ValueError(
                 f"{OWNER}: hidden must be widths such as (500, 500), got {self.hidden!r}."
             )
-        if self.start not in (None, "spread"):
-            raise ValueError(f'{OWNER}: start must be "spread" or None, got {self.start!r}.')
+        if self.start not in (None, "auto", "spread"):
+            raise ValueError(
+                f'{OWNER}: start must be "auto", "spread" or None, got {self.start!r}.'
+            )
         if self.run_dir is not None and not isinstance(self.random_state, (int, np.integer)):
             raise ValueError(
                 f"{OWNER}: a fit in run_dir goes on with the seed that it began with, so random_state must "

@@ -39,6 +39,9 @@ STEPS = 1500
 MANY = 10_000
 """Rows from which on there are enough for wide networks and for M1."""
 
+DENSE = 1_000
+"""Rows from which on neighbours among the data themselves are near enough to tell the class."""
+
 
 def chosen_method(method: str, rows: int) -> str:
     """The method that `"auto"` means."""
@@ -63,7 +66,8 @@ class Plan:
         run_dir: a folder with a run directory a stage, from which a killed fit goes on.
         progress: show bars.
         validation: further rows with their classes, whose error is noted along the way.
-        start: `"spread"` begins the M2 of M1+M2 with labels spread over the features; `None` does not.
+        start: `"spread"` begins models with classes with labels spread among neighbours; `None` at
+            random; `"auto"` spreads over M1's features, and over data from `DENSE` rows on.
         stage: what a stage is called, where it is not the method's only one.
     """
 
@@ -80,7 +84,7 @@ class Plan:
     run_dir: Path | None = None
     progress: bool = False
     validation: Dataset | None = None
-    start: str | None = "spread"
+    start: str | None = "auto"
     stage: str | None = None
 
 
@@ -129,7 +133,7 @@ def train(
     if plan.method in ("m2", "adgm"):
         pair = _of_data(x, y, data, plan)
         most = 500 if len(data) >= MANY else 200
-        result, errors = _labelled(pair, data, held, plan, rate=1e-3, most=most, many=30)
+        result, errors = _with_labels(pair, data, data, held, plan, rate=1e-3, most=most, many=30)
         note(plan.method, result)
         latent = "z" if plan.method == "m2" else "a"  # what the classifier of ADGM sees beside x
         all_of_it = torch.arange(pair.variables[latent].event_shape.numel())
@@ -152,10 +156,7 @@ def train(
             Normal(plan.latents or 10),
             hidden=plan.hidden or [_width(data)],
         )
-    if plan.start == "spread":
-        result, errors = _started(m2, found, spread_labels(raw), held, plan)
-    else:
-        result, errors = _labelled(m2, found, held, plan, rate=3e-3, most=1000, many=100)
+    result, errors = _with_labels(m2, found, raw, held, plan, rate=3e-3, most=1000, many=100)
     note("m2", result)
     stack = M1M2.stacked(m1, _kept(m2), columns=columns, **moments)
     return Trained(stack, "z1", columns, curves, errors, seconds, m1)
@@ -189,17 +190,25 @@ def _moments(x: torch.Tensor) -> dict[str, Any]:
     return {"mean": x.mean(0), "scale": x.std(0, correction=0)}
 
 
-def _started(
-    m2: M2, data: Dataset, classes: torch.Tensor, held: Dataset | None, plan: Plan
-) -> tuple[FitResult, list[tuple[int, float]]]:
-    """An M2 that begins as one of spread labels, and goes on by its own objective in small steps."""
-    guessed = replace(data, values={**data.values, "y": classes}, observed={})
-    begun = replace(plan, stage="m2-start", num_epochs=plan.num_epochs)
-    first, early = _labelled(m2, guessed, held, begun, rate=3e-3, most=500, many=8)
-    epochs = max(1, len(first.elbo) // 4)
-    rate = (plan.learning_rate or 3e-3) / 30
+def _with_labels(
+    pair: LatentVariableModel, data: Dataset, near: Dataset, held: Dataset | None, plan: Plan, *,
+    rate: float, most: int, many: int,
+) -> tuple[FitResult, list[tuple[int, float]]]:  # fmt: skip
+    """A model with classes: begun at random; or with labels spread among neighbours in `near`, and
+    gone on with by its own objective in small steps."""
+    assert data.observed is not None
+    spread = plan.start == "spread"
+    if plan.start == "auto":
+        spread = plan.method == "m1+m2" or len(data) >= DENSE
+    if not spread or bool(data.observed["y"].all()):
+        return _labelled(pair, data, held, plan, rate=rate, most=most, many=many)
+    guessed = replace(data, values={**data.values, "y": spread_labels(near)}, observed={})
+    stage = "m2" if plan.method == "m1+m2" else plan.method
+    begun = replace(plan, stage=f"{stage}-start")
+    first, early = _labelled(pair, guessed, held, begun, rate=rate, most=min(most, 500), many=8)
+    epochs, rate = max(1, len(first.elbo) // 4), (plan.learning_rate or rate) / 30
     further = replace(plan, num_epochs=epochs, learning_rate=rate)
-    last, late = _labelled(m2, data, held, further, rate=rate, most=500, many=epochs)
+    last, late = _labelled(pair, data, held, further, rate=rate, most=min(most, 500), many=epochs)
     last.elbo, last.seconds = first.elbo + last.elbo, first.seconds + last.seconds
     return last, early + [(len(first.elbo) + epoch, share) for epoch, share in late]
 

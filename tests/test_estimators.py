@@ -174,6 +174,7 @@ def test_bad_input(iris: Any) -> None:
         ({"alpha": -1}, x, known, "alpha must be a finite number"),
         ({"num_epochs": 0}, x, known, "num_epochs must be an int of at least 1"),
         ({"learning_rate": 0}, x, known, "learning_rate must be finite and above 0"),
+        ({"start": "first"}, x, known, 'start must be "auto", "spread" or None'),
         ({"num_samples": 0}, x, known, "num_samples must be an int of at least 1"),
         (
             {"classifier": LogisticRegression()},
@@ -289,6 +290,25 @@ def test_a_run_directory_goes_on(iris: Any, tmp_path: Path) -> None:
     other = quick("m1+m2", **settings).fit(x, known, validation=(x[:50], y[:50]))
     assert len(other.validation_errors_) == 2
     assert quick("m1+m2", **settings).fit(x, known).validation_errors_ == []
+
+
+def test_a_start_by_spread_labels(iris: Any) -> None:
+    """What spreads are the labels that are known; rows that have one keep it."""
+    from probgen.feature_classifier import spread_labels
+
+    x, y, known = iris
+    data = pg.Dataset(
+        {"x": x, "y": np.maximum(known, 0)}, observed={"y": torch.from_numpy(known >= 0)}
+    )
+    spread = spread_labels(data).numpy()
+    assert np.array_equal(spread[known >= 0], y[known >= 0]) and np.mean(spread == y) > 0.9
+    shifted = pg.Dataset(
+        {"x": x, "y": np.where(known >= 0, known, 2)}, observed={"y": torch.from_numpy(known >= 0)}
+    )
+    assert np.array_equal(spread_labels(shifted).numpy(), spread)  # hidden values are not looked at
+    begun = quick("m2", start="spread", num_epochs=30).fit(x, known)
+    assert len(begun.curves_["m2"]) == 37 and begun.score(x, y) > 0.85
+    assert len(quick("m2", num_epochs=30).fit(x, known).curves_["m2"]) == 30
 
 
 def test_the_validation_error_is_that_of_the_weights(iris: Any) -> None:
