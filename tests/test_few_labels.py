@@ -180,6 +180,8 @@ def test_analogies_keep_the_style_and_vary_the_class() -> None:
     canvas = np.asarray(drawn.images[0].get_array())
     assert canvas.shape == (2 * 3 - 1, 5 * 3 - 1)  # image, gap, three classes
     z = pg.encode(m2, {"x": x, "y": torch.tensor([0, 2])}, device="cpu")["z"]
+    grey = pg.Dataset({"x": 0.9 * x, "y": torch.zeros(2).long()}, redrawn=("x",))
+    assert analogies(m2, grey, ax=ax()).images  # probabilities of ones are x too
     with torch.no_grad():
         expected = m2.p_x(y=torch.tensor([1]), z=z[1:]).mean[0].reshape(2, 2)
     assert np.allclose(canvas[3:5, 9:11], expected, atol=1e-6)

@@ -68,7 +68,8 @@ def analogies(
         classes = class_probabilities(pair, data, label=label, seed=seed).argmax(1)
     else:
         classes = torch.as_tensor(y)
-    found = encode(pair, {name: rows, label: classes}, seed=seed)
+    both = data.only(name) if isinstance(data, Dataset) else Dataset({name: rows})
+    found = encode(pair, replace(both, values={**both.values, label: classes}), seed=seed)
     roots = [n for n in found if n in factors and not factors[n].parents]
     style = latent or (roots[-1] if roots else "z")
     if style not in found or factors[style].parents:
