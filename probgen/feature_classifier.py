@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import clone
+from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTrainingClassifier
@@ -16,6 +17,9 @@ from probgen.data import Dataset
 from probgen.inference.quasi import gaussian_points, rounded
 from probgen.labels import Labels
 from probgen.scaling import Array
+
+WIDE = 50
+"""Principal components in which neighbours are looked for, where data have more elements."""
 
 
 class FeatureClassifier:
@@ -83,6 +87,8 @@ def spread_labels(data: Dataset) -> torch.Tensor:
     known, codes, x = data.observed["y"], data["y"].long(), data["x"].double().numpy()
     if bool(known.all()):
         return codes
+    if min(x.shape) > WIDE:  # the search for neighbours takes as long as x is wide
+        x = PCA(WIDE, random_state=0).fit_transform(x)
     made = spreading(x, torch.where(known, codes, -1).numpy())
     # A row's neighbours say more than what reached it alone.
     return torch.where(known, codes, torch.from_numpy(made.predict(x)).long())
