@@ -214,6 +214,7 @@ def errors(
         ax.plot(places, [100 * share for share in shares], "o-", ms=3, linewidth=1.2, label=words)
     if chance is not None:
         ax.axhline(100 * chance, color="black", linewidth=0.8, linestyle="--")
-    ax.set(xlabel=xlabel, ylabel="error in percent", ylim=(0, None), title="Error along the way")
+    ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
+    ax.set(xlabel=xlabel, ylabel="error in percent", title="Error along the way")
     ax.legend(frameon=False)
     return ax
