@@ -106,10 +106,7 @@ def trace_pair(
             "at least one must be given for all data."
         )
     num_data = pair.batch_size(**data)
-    particles: Any = nullcontext()
-    if num_particles > 1:
-        particles = pyro.plate("particles", num_particles, dim=-2)
-    with SumOut(-2 if num_particles == 1 else -3), particles:
+    with SumOut(-2 if num_particles == 1 else -3), _particles(num_particles):
         with noise or nullcontext():
             guide_trace = poutine.trace(pair.guide).get_trace(**given)
         replayed = poutine.replay(pair.model, trace=guide_trace)
@@ -169,17 +166,20 @@ def trace_guide(
     """
     partly = {name: (data[name], mask) for name, mask in (observed or {}).items()}
     given = {name: value for name, value in data.items() if name not in partly}
-    particles: Any = nullcontext()
-    if num_particles > 1:
-        particles = pyro.plate("particles", num_particles, dim=-2)
     trace, dim = poutine.trace(), -2 if num_particles == 1 else -3
     ended = suppress(_ReachedError)  # inside the trace, which has noted the site by then
-    with SumOut(dim), particles, noise or nullcontext(), trace, ended, _StopAfter(until):
+    plate = _particles(num_particles)
+    with SumOut(dim), plate, noise or nullcontext(), trace, ended, _StopAfter(until):
         pair.guide(**given)
     sites = sample_sites(trace.trace)
     log_q = {name: log_prob(site) for name, site in sites.items()}
     size = pair.batch_size(**data)
     return PairTrace(sites, sites, {}, log_q, _sums(sites), {}, size, num_particles, partly)
+
+
+def _particles(num_particles: int) -> Any:
+    """The particle plate, left of the data's; one particle needs none."""
+    return nullcontext() if num_particles == 1 else pyro.plate("particles", num_particles, dim=-2)
 
 
 class _ReachedError(Exception):
