@@ -204,7 +204,7 @@ def against_labels(cells: dict[str, dict[str, Any]], *, ax: Any = None) -> Any:
 
 
 def along_the_way(cells: dict[str, dict[str, Any]], *, ax: Any = None) -> Any:
-    """Validation errors of our methods at 100 labels, against the share of the epochs done."""
+    """Validation errors of our methods at 100 labels, against epochs."""
     ax = axes(ax)
     colours = {
         "M2": "tab:orange", "M1+M2, begun at random": "tab:green", "M1+M2": "tab:blue",
@@ -217,6 +217,7 @@ def along_the_way(cells: dict[str, dict[str, Any]], *, ax: Any = None) -> Any:
             epochs, shares = zip(*curve, strict=True)
             ax.plot(epochs, [100 * share for share in shares], color=colour, linewidth=1,
                     label=f"{name}, {len(found)} draws" if index == 0 else None)  # fmt: skip
+    ax.axvline(15, color="grey", linewidth=0.8, linestyle=":")  # until here spread labels are true
     ax.set(xlabel="epoch", ylabel="validation error in percent", ylim=(0, None), xlim=(0, None))
     ax.set_title("100 labels")
     ax.legend(frameon=False)
