@@ -31,7 +31,7 @@ from probgen.models.vae import VAE
 from probgen.networks import as_widths
 from probgen.pair import LatentVariableModel
 from probgen.scaling import Array, Likelihood, Scaling
-from probgen.stages import METHODS, Plan, chosen_method, train, train_m1
+from probgen.stages import METHODS, Plan, chosen_method, kept, train, train_m1
 
 OWNER = "SemiSupervisedClassifier"
 
@@ -183,8 +183,7 @@ class SemiSupervisedClassifier(
         self.curves_, self.seconds_ = trained.curves, trained.seconds
         self.validation_errors_ = trained.errors
         if trained.encoder is not None:
-            self.encoder_ = trained.encoder
-            object.__setattr__(self.encoder_, "scaling", self._scaling)
+            self.encoder_ = self._with_scaling(trained.encoder)
         self.pair_ = trained.pair
         if method == "m1":
             self._on_features = FeatureClassifier(self.classifier)
@@ -205,9 +204,7 @@ class SemiSupervisedClassifier(
         self._prepare(values)
         plan = self._plan("m1+m2", None)  # with as many latents as there
         made, _ = train_m1(self._scaling.variable, self._dataset(values), plan)
-        made.to(device="cpu", dtype=torch.float64)
-        object.__setattr__(made, "scaling", self._scaling)
-        return made
+        return self._with_scaling(kept(made))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable class of each row, shape `(rows,)`."""
@@ -317,6 +314,11 @@ class SemiSupervisedClassifier(
                 f"{OWNER}: encoder= is of other rows: its x is {factor and factor.variable!r}, of {width} "
                 f"columns; these have {values.shape[1]}, and make {variable!r}. Train it on rows like these."
             )
+
+    def _with_scaling(self, encoder: LatentVariableModel) -> LatentVariableModel:
+        """An encoder that knows how its rows were scaled."""
+        object.__setattr__(encoder, "scaling", self._scaling)
+        return encoder
 
     def _plan(self, method: str, held: Dataset | None) -> Plan:
         def whole(value: Any) -> int | None:

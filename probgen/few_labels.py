@@ -143,19 +143,13 @@ def few_labels(
         )
     several: Any = seeds if np.ndim(seeds) else range(as_count(seeds, "seeds", OWNER))
     draws = [as_seed(seed, OWNER) for seed in several]
-    known = _known(train)
+    known = known_rows(train)
     kinds = np.unique(train["y"].numpy()[known])
     per_class = None if labels is None else _per_class(labels, kinds)
-    result = FewLabels(
-        method, train.name, int(known.sum()) if labels is None else labels, (len(train), 0)
-    )
-    x_test, y_test = _rows(test), test["y"].numpy()[_known(test)]
-    x_test = x_test[_known(test)]
-    result.num_data = (len(train), len(x_test))
-    held = None
-    if data.validation is not None:
-        rows = _known(data.validation)
-        held = (_rows(data.validation)[rows], data.validation["y"].numpy()[rows])
+    x_test, y_test = _labelled(test)
+    held = None if data.validation is None else _labelled(data.validation)
+    num_labels = int(known.sum()) if labels is None else labels
+    result = FewLabels(method, train.name, num_labels, (len(train), len(x_test)))
     x, path = _rows(train), None if folder is None else Path(folder)
     method = chosen_method(method, len(x))
     settings |= {"progress": progress}
@@ -164,7 +158,7 @@ def few_labels(
         settings["encoder"] = made.train_encoder(x)
     for seed in draws:
         few = train if per_class is None else train.keep_labels(per_class, seed=seed)
-        y = np.where(_known(few), few["y"].numpy().astype(int), -1)
+        y = np.where(known_rows(few), few["y"].numpy().astype(int), -1)
         made = SemiSupervisedClassifier(
             method, random_state=seed, run_dir=path and path / f"seed-{seed}", **settings
         )
@@ -185,10 +179,16 @@ def few_labels(
     return result
 
 
-def _known(data: Dataset) -> NDArray[np.bool_]:
+def known_rows(data: Dataset) -> NDArray[np.bool_]:
     """Which rows have a label."""
     mask = (data.observed or {}).get("y")
     return np.ones(len(data), bool) if mask is None else mask.numpy()
+
+
+def _labelled(data: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The rows that have a label, and their labels."""
+    known = known_rows(data)
+    return _rows(data)[known], data["y"].numpy()[known]
 
 
 def _rows(data: Dataset) -> NDArray[Any]:

@@ -87,6 +87,11 @@ class Plan:
     start: str | None = "auto"
     stage: str | None = None
 
+    @property
+    def last_stage(self) -> str:
+        """The stage that learns the labels."""
+        return "m2" if self.method == "m1+m2" else self.method
+
 
 @dataclass
 class Trained:
@@ -134,19 +139,24 @@ def train(
         pair = _of_data(x, y, data, plan)
         most = 500 if len(data) >= MANY else 200
         result, errors = _with_labels(pair, data, data, held, plan, rate=1e-3, most=most, many=30)
-        note(plan.method, result)
+        note(plan.last_stage, result)
         latent = "z" if plan.method == "m2" else "a"  # what the classifier of ADGM sees beside x
         all_of_it = torch.arange(pair.variables[latent].event_shape.numel())
-        return Trained(_kept(pair), latent, all_of_it, curves, errors, seconds)
+        return Trained(kept(pair), latent, all_of_it, curves, errors, seconds)
     if encoder is None:
         encoder, result = train_m1(x, data, plan)
         note("m1", result)
-    columns, m1 = _active(encoder, data, plan), _kept(encoder)
+    found = features(encoder, data, redraw=True, device=plan.device)
+    columns, m1 = _active(found["x"]), kept(encoder)
     if plan.method == "m1":
         return Trained(m1, "z", columns, curves, [], seconds, m1)
-    found = features(encoder, data, columns=columns, redraw=True, device=plan.device)
-    raw, moments = found, _moments(found["x"].double())
-    found = found.standardized(**moments)
+    raw = replace(
+        found,
+        values={**found.values, "x": found["x"][:, columns]},
+        spread={"x": found.spread["x"][:, columns]},
+    )
+    moments = _moments(raw["x"].double())
+    found = raw.standardized(**moments)
     if held is not None:
         held = features(encoder, held, columns=columns, device=plan.device).standardized(**moments)
     with fixed_seed(plan.seed + 1, torch.device("cpu")):
@@ -157,8 +167,8 @@ def train(
             hidden=plan.hidden or [_width(data)],
         )
     result, errors = _with_labels(m2, found, raw, held, plan, rate=3e-3, most=1000, many=100)
-    note("m2", result)
-    stack = M1M2.stacked(m1, _kept(m2), columns=columns, **moments)
+    note(plan.last_stage, result)
+    stack = M1M2.stacked(m1, kept(m2), columns=columns, **moments)
     return Trained(stack, "z1", columns, curves, errors, seconds, m1)
 
 
@@ -203,8 +213,7 @@ def _with_labels(
     if not spread or bool(data.observed["y"].all()):
         return _labelled(pair, data, held, plan, rate=rate, most=most, many=many)
     guessed = replace(data, values={**data.values, "y": spread_labels(near)}, observed={})
-    stage = "m2" if plan.method == "m1+m2" else plan.method
-    begun = replace(plan, stage=f"{stage}-start")
+    begun = replace(plan, stage=f"{plan.last_stage}-start")
     first, early = _labelled(pair, guessed, held, begun, rate=rate, most=min(most, 500), many=8)
     epochs, rate = max(1, len(first.elbo) // 4), (plan.learning_rate or rate) / 30
     further = replace(plan, num_epochs=epochs, learning_rate=rate)
@@ -231,7 +240,7 @@ def _labelled(
     alpha = 1.0 if plan.alpha is None else plan.alpha
     goal = SemiSupervised(alpha=alpha, labelled_batch=labelled, analytic_kl=True)
     epochs = plan.num_epochs or _epochs(steps, many)
-    stage = plan.stage or {"m1+m2": "m2"}.get(plan.method, plan.method)
+    stage = plan.stage or plan.last_stage
     path = None if plan.run_dir is None else plan.run_dir / f"{stage}-errors.json"
     errors = Errors(pair, held, epochs, path, plan.device)
     with warnings.catch_warnings():
@@ -267,9 +276,9 @@ def _fit(
     return result
 
 
-def _active(encoder: LatentVariableModel, data: Dataset, plan: Plan) -> torch.Tensor:
+def _active(means: torch.Tensor) -> torch.Tensor:
     """The active latents of M1; where there is none, all."""
-    spread = features(encoder, data, device=plan.device)["x"].std(0, correction=0)
+    spread = means.std(0, correction=0)
     found = (spread > ACTIVE).nonzero().squeeze(1)
     if not len(found):
         warnings.warn(
@@ -282,6 +291,6 @@ def _active(encoder: LatentVariableModel, data: Dataset, plan: Plan) -> torch.Te
     return found
 
 
-def _kept(pair: LatentVariableModel) -> Any:
+def kept(pair: LatentVariableModel) -> Any:
     """In float64 on the CPU: predictions of a row then do not depend on the rows beside it."""
     return copy.deepcopy(pair).to(device="cpu", dtype=torch.float64).eval()

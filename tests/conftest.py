@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -28,6 +30,25 @@ def _close_figures() -> Iterator[None]:
     import matplotlib.pyplot as plt
 
     plt.close("all")
+
+
+@pytest.fixture(scope="session")
+def iris() -> tuple[Any, Any, Any]:
+    """Rows, their classes, and the classes with four fifths unknown."""
+    from sklearn.datasets import load_iris
+
+    x, y = load_iris(return_X_y=True)
+    return x, y, np.where(np.arange(150) % 5 == 0, y, -1)
+
+
+@pytest.fixture(scope="session")
+def fitted(iris: Any) -> dict[str, Any]:
+    """A classifier of each method, which no test may change."""
+    from probgen.stages import METHODS
+    from tests.classifiers import quick
+
+    x, _, known = iris
+    return {method: quick(method, num_epochs=200).fit(x, known) for method in METHODS}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

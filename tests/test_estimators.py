@@ -22,20 +22,9 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import probgen as pg
 from probgen.stages import METHODS
-from tests.classifiers import few_known, quick
+from tests.classifiers import quick
 
 Classifier = pg.SemiSupervisedClassifier
-
-
-@pytest.fixture(scope="module")
-def iris() -> tuple[Any, Any, Any]:
-    return few_known()
-
-
-@pytest.fixture(scope="module")
-def fitted(iris: Any) -> dict[str, pg.SemiSupervisedClassifier]:
-    x, _, known = iris
-    return {method: quick(method, num_epochs=200).fit(x, known) for method in METHODS}
 
 
 @pytest.mark.slow

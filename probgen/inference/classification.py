@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from probgen.contexts import as_count, as_seed, evaluation, fixed_seed
@@ -129,6 +129,18 @@ def calibration_error(probabilities: ArrayLike, y: ArrayLike, *, num_bins: int =
         >>> round(pg.calibration_error([[0.9, 0.1], [0.9, 0.1]], [0, 1]), 3)
         0.4
     """
+    counts, confidence, right = calibration_bins(probabilities, y, num_bins)
+    return float(np.abs(right - confidence).sum() / counts.sum())
+
+
+def calibration_bins(
+    probabilities: ArrayLike, y: ArrayLike, num_bins: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Number of data, sum of confidence and number of right ones in each bin of the confidence.
+
+    Raises:
+        ValueError: as `calibration_error`.
+    """
     owner = "calibration_error"
     num_bins = as_count(num_bins, "num_bins", owner)
     shown, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(y)
@@ -141,5 +153,6 @@ def calibration_error(probabilities: ArrayLike, y: ArrayLike, *, num_bins: int =
         raise ValueError(f"{owner}: each row of probabilities must sum to one.")
     confidence, right = shown.max(1), shown.argmax(1) == truth
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    gaps = np.bincount(bins, right - confidence, num_bins)
-    return float(np.abs(gaps).sum() / len(truth))
+    weights = (None, confidence, right)
+    counts, sure, correct = (np.bincount(bins, weight, num_bins) for weight in weights)
+    return counts, sure, correct

@@ -12,7 +12,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from probgen.data import Dataset
-from probgen.inference.classification import calibration_error, class_probabilities
+from probgen.inference.classification import (
+    calibration_bins,
+    calibration_error,
+    class_probabilities,
+)
 from probgen.inference.posterior import encode, reconstruct
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import as_images, by_name, images
@@ -179,16 +183,11 @@ def reliability(
         ax: where to draw.
     """
     error = calibration_error(probabilities, y, num_bins=num_bins)
-    shown = np.asarray(probabilities, dtype=float)
-    confidence, right = shown.max(1), shown.argmax(1) == np.asarray(y)
-    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    counts = np.bincount(bins, minlength=num_bins)
-    filled = counts > 0
-    where = np.bincount(bins, confidence, num_bins)[filled] / counts[filled]
-    accuracy = np.bincount(bins, right, num_bins)[filled] / counts[filled]
+    bins = calibration_bins(probabilities, y, num_bins)
+    counts, confidence, right = (part[bins[0] > 0] for part in bins)
     ax = axes(ax)
     ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
-    ax.scatter(where, accuracy, s=8 + 150 * counts[filled] / counts.max())
+    ax.scatter(confidence / counts, right / counts, s=8 + 150 * counts / counts.max())
     ax.set(
         xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(-0.02, 1.02), aspect="equal"
     )

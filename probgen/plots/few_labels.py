@@ -11,7 +11,7 @@ import torch
 
 from probgen.data import Dataset, Splits
 from probgen.estimators import SemiSupervisedClassifier
-from probgen.few_labels import FewLabels
+from probgen.few_labels import FewLabels, known_rows
 from probgen.files import make_folder
 from probgen.inference.svi import fit
 from probgen.models.cvae import CVAE
@@ -19,8 +19,8 @@ from probgen.models.vae import VAE
 from probgen.pair import LatentVariableModel
 from probgen.plots.classes import analogies, confusion, denoising, errors, reliability
 from probgen.plots.latents import latent_scatter, manifold
+from probgen.plots.report import holds_images
 from probgen.plots.style import save
-from probgen.sources import NAMES
 from probgen.variables import Bernoulli, Categorical, Normal
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def few_labels_report(
     make_folder(folder)
     made, test = found.classifier, data.test
     assert made is not None and test is not None
-    mask = (test.observed or {}).get("y")
-    known = np.isin(test["y"].numpy(), made.classes_) & (True if mask is None else mask.numpy())
+    known = np.isin(test["y"].numpy(), made.classes_) & known_rows(test)
     shown = np.flatnonzero(known)[:SHOWN]
     rows, labels, names = (
         test["x"].flatten(1).numpy()[shown],
@@ -66,9 +65,9 @@ def few_labels_report(
     pictures["confusion"] = partial(confusion, found.confusion, names)
     codes = np.searchsorted(made.classes_, labels)
     pictures["reliability"] = partial(reliability, made.predict_proba(rows), codes)
-    if _has_images(data):
+    if holds_images(test, "x", data):
+        _, first = np.unique(codes, return_index=True)  # one of each class
         if made.method_ != "m1":
-            first = [int(np.flatnonzero(codes == k)[0]) for k in np.unique(codes)]  # one of each
             pictures["analogies"] = partial(
                 analogies,
                 made.pair_,
@@ -77,13 +76,13 @@ def few_labels_report(
                 pixels=made.from_x,
                 seed=seed,
             )
-        pictures |= _of_two_latents(made, data, rows, codes, names, seed, progress)
+        pictures |= _of_two_latents(made, data, rows, codes, first, names, seed, progress)
     return {name: save(folder / f"{name}.png", draw) for name, draw in pictures.items()}
 
 
 def _of_two_latents(
-    made: SemiSupervisedClassifier, data: Splits, rows: Any, codes: Any, names: list[Any], seed: int,
-    progress: bool,
+    made: SemiSupervisedClassifier, data: Splits, rows: Any, codes: Any, first: Any,
+    names: list[Any], seed: int, progress: bool,
 ) -> dict[str, Any]:  # fmt: skip
     pixels = data.train["x"].flatten(1)[:ROWS]
     classes = torch.from_numpy(np.searchsorted(made.classes_, made.predict(pixels.numpy())))
@@ -103,8 +102,7 @@ def _of_two_latents(
     fit(vae, train.only("x"), **given)
     fit(cvae, train, **given)
     test = Dataset({"x": torch.from_numpy(rows) / top, "y": codes}, redrawn=redrawn)
-    first = torch.tensor([int(np.flatnonzero(codes == k)[0]) for k in np.unique(codes)])
-    few, shown = test.subset(first), [names[c] for c in codes]
+    few, shown = test.subset(torch.from_numpy(first)), [names[c] for c in codes]
     both = {"VAE, 2 latents": vae, "CVAE, 2 latents": cvae}
     return {
         **{
@@ -146,9 +144,3 @@ def _noisy(x: Dataset, seed: int) -> Dataset:
     else:
         values = values + 0.25 * torch.randn(values.shape, generator=draws)
     return Dataset({"x": values}, redrawn=x.redrawn)
-
-
-def _has_images(data: Splits) -> bool:
-    """A vector is an image where it comes from a data set of images."""
-    named = (data.source or {}).get("name") in NAMES
-    return named or data.train["x"].dim() > 2

@@ -119,7 +119,7 @@ def _choose(
         return pictures, {name: why for name, why in skipped.items() if name not in pictures}
     variable = pair.variables[target]
     given: dict[str, Any] = {n: _choices(pair, n) for n in pair.input_names}
-    is_images = _is_images(held, target, splits)
+    is_images = holds_images(held, target, splits)
     some = _some(known, 2000)
     if is_class(variable):
         reason = f"{target} is made of classes, which have no mean"
@@ -233,7 +233,7 @@ def _needs_class(pair: LatentVariableModel, data: Dataset) -> bool:
     return any(name not in data.values or name in partly for name in pair.summed_names)
 
 
-def _is_images(data: Dataset, name: str, splits: Splits) -> bool:
+def holds_images(data: Dataset, name: str, splits: Splits) -> bool:
     """Whether a variable holds images: by its shape, or, for vectors, by where they come from."""
     shape = tuple(data[name].shape[1:])
     if len(shape) == 2 or (len(shape) == 3 and shape[0] == 1):
