@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,29 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a source distribution holds no links")
 def test_links_at_the_top_lead_into_the_package() -> None:
     for name in ("models", "inference"):
         link = ROOT / name
         assert link.is_symlink() and not link.readlink().is_absolute()
         assert link.resolve() == ROOT / "probgen" / name
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="there is nothing to compare with")
+def test_the_source_distribution_holds_what_its_tests_need(tmp_path: Path) -> None:
+    """Every tracked file, the links at the top and what only the repository needs aside."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
+    tracked = {name for name in listed.splitlines() if (ROOT / name).is_file()}
+    tracked -= {".gitignore", ".ci/run"}
+    for name in tracked:  # a copy, since building writes into the folder
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    build = "from setuptools import build_meta; print(build_meta.build_sdist('dist'))"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, check=True)
+    (archive,) = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(archive) as whole:
+        held = {name.partition("/")[2] for name in whole.getnames()}
+    assert tracked <= held, sorted(tracked - held)
 
 
 def test_importing_changes_no_setting_and_stays_light() -> None:
