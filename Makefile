@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test long lint clean
 
 demo: $(READY)
 	$(BIN)/python -m experiments.digits --out out/digits
@@ -13,6 +13,10 @@ demo: $(READY)
 # A thread a process: those that share cores wait for each other's threads.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+# What takes minutes a test, left out above.
+long: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m long
 
 lint: $(READY)
 	$(BIN)/ruff check .

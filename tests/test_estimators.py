@@ -28,7 +28,10 @@ Classifier = pg.SemiSupervisedClassifier
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    ["m2", *(pytest.param(m, marks=pytest.mark.long) for m in METHODS if m != "m2")],
+)
 def test_scikit_learns_own_checks(method: str) -> None:
     made = Classifier(method, num_epochs={"m1": 400, "m1+m2": 200}.get(method, 50), random_state=0)
     with warnings.catch_warnings():
@@ -193,6 +196,7 @@ def test_the_model_takes_what_every_model_takes(fitted: Any, iris: Any) -> None:
     assert np.allclose(made.from_x(rows), x)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("load", "per_class", "at_most"),

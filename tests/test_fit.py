@@ -42,6 +42,7 @@ def test_two_labels_name_the_clusters() -> None:
     assert (log_p.argmax(0) == y).all()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ppca_by_svi_reaches_the_closed_form_on_digits() -> None:
     """Tipping and Bishop's maximum of the likelihood, within 0.01 nats a datum."""

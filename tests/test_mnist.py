@@ -17,6 +17,7 @@ def test_canonical_files() -> None:
 
 
 @pytest.mark.mnist
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::probgen.UnreliableEstimateWarning")
 def test_a_short_run_of_the_vae_beats_simpler_models() -> None:
@@ -58,6 +59,7 @@ def test_a_short_run_of_the_vae_beats_simpler_models() -> None:
 
 
 @pytest.mark.mnist
+@pytest.mark.long
 @pytest.mark.slow
 def test_images_without_labels_help_a_hundred_labels() -> None:
     """M1 on 12,000 images for half a minute, against the nearest of the 100 labelled ones."""
