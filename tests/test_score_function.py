@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import pytest
 import torch
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 import probgen as pg
@@ -232,3 +233,34 @@ def test_classes_before_the_class_that_depend_on_each_other() -> None:
     probabilities = pg.class_probabilities(pair, given, device="cpu")
     by_hand = (weight[..., None] * classifier.probs).sum(0).detach()
     assert torch.allclose(probabilities, by_hand)
+
+
+# ------------------------------------------------------------------ Pyro's objectives
+
+
+def binary_latents() -> Any:
+    return pg.declare("p(b) p(x | b)", "q(b | x)", hidden=(4,), b=B, x=X)
+
+
+def crossed() -> Any:
+    """The guide draws z1 before z2, on which z1 depends in the model."""
+    z = pg.Normal(2)
+    return pg.declare(
+        "p(z2) p(z1 | z2) p(x | z1)", "q(z1 | x) q(z2 | z1)", hidden=(4,), z1=z, z2=z, x=X
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "loss", "message"),
+    [
+        (Everything, Trace_ELBO(), "would add -log q of a, which Everything has in the guide only"),
+        (binary_latents, TraceMeanField_ELBO(), "no score-function gradient, and b of"),
+        (crossed, TraceMeanField_ELBO(), "draws z1, z2 in the guide and z2, z1 in the model"),
+    ],
+)
+def test_pyros_objectives_refuse_what_they_get_wrong(build: Any, loss: Any, message: str) -> None:
+    """Pyro checks these only where its validation is on, which it is not in a fit."""
+    with pytest.raises(ValueError, match=message):
+        pg.fit(
+            build(), torch.ones(8, 3), num_epochs=1, objective=loss, device="cpu", progress=False
+        )

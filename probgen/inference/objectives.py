@@ -17,6 +17,7 @@ from torch.distributions import kl_divergence
 
 from probgen.contexts import as_count
 from probgen.inference.expectations import class_log_weight, guide_average
+from probgen.inference.pyro_objective import PyroObjective
 from probgen.inference.traces import PairTrace, trace_pair
 from probgen.pair import LatentVariableModel
 
@@ -221,50 +222,6 @@ def _closed_form_kl(trace: PairTrace) -> dict[str, Tensor]:
         except NotImplementedError:
             continue
     return closed
-
-
-class PyroObjective:
-    """One of Pyro's own ELBO objects as an objective: `pg.fit(..., objective=Trace_ELBO())`.
-
-    Pyro returns the sum over the batch, so every datum is given the batch's average.
-    """
-
-    def __init__(self, loss: Any) -> None:
-        self.loss = loss
-
-    def __repr__(self) -> str:
-        return f"PyroObjective({type(self.loss).__name__})"
-
-    def __call__(
-        self,
-        pair: LatentVariableModel,
-        data: Mapping[str, Tensor],
-        *,
-        observed: Mapping[str, Tensor] | None = None,
-        kl_weight: Tensor | None = None,
-    ) -> Tensor:
-        """The bound of the batch divided by its size, shape `(batch,)`."""
-        if observed:
-            raise ValueError(
-                f"{type(self.loss).__name__} has no notion of a partly observed {', '.join(observed)}; "
-                'use objective="elbo", which sums it out where it is missing.'
-            )
-        if kl_weight is not None:
-            raise ValueError("KL warm-up is a setting of pg.ELBO, not of Pyro's objectives.")
-        model, guide = pair.model, pair.guide
-        if isinstance(self.loss, pyro.infer.TraceEnum_ELBO):
-            model, guide = (pyro.infer.config_enumerate(f) for f in (model, guide))
-        else:
-            guided = pair.factors("q")
-            summed = [n for n in pair.summed_names if n not in data and n not in guided]
-            if summed:
-                raise ValueError(
-                    f"{type(self.loss).__name__} would draw {', '.join(summed)} from the prior, which "
-                    f'gives no bound; use objective="elbo", which sums it out.'
-                )
-        num_data = pair.batch_size(**data)
-        loss = self.loss.differentiable_loss(model, guide, **data)
-        return (-loss / num_data).expand(num_data)
 
 
 def as_objective(objective: str | Objective | Any) -> Objective:
