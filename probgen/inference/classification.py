@@ -13,9 +13,9 @@ from torch import Tensor
 from probgen.contexts import as_count, as_seed, evaluation, fixed_seed
 from probgen.data import Dataset
 from probgen.inference.devices import as_device, placed
+from probgen.inference.expectations import guide_average
 from probgen.inference.inputs import prepare
 from probgen.inference.quasi import GivenNoise, gaussian_noise, rounded
-from probgen.inference.semisupervised import average_before
 from probgen.inference.traces import trace_guide
 from probgen.pair import LatentVariableModel
 
@@ -95,7 +95,7 @@ def class_probabilities(
                 classifier, block.values, label, num_particles=num_samples,
                 observed=block.observed, noise=noise,
             )  # fmt: skip
-            probabilities = average_before(trace, label, trace.log_q[label].exp())
+            probabilities = guide_average(trace, trace.log_q[label].exp(), before=label)
             probabilities = probabilities.movedim(trace.guide_sums[label], -1)
             shape = probabilities.shape[-2:]  # (data, classes); particles, if any, to the left
             probabilities = probabilities.reshape(-1, *shape).mean(0)

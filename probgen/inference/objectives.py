@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from probgen.contexts import as_count
+from probgen.inference.expectations import class_log_weight, guide_average
+from probgen.inference.pyro_objective import PyroObjective
 from probgen.inference.traces import PairTrace, trace_pair
 from probgen.pair import LatentVariableModel
 
@@ -106,24 +108,17 @@ def elbo(trace: PairTrace, *, analytic_kl: bool = False, kl_weight: Tensor | Non
     r"""The evidence lower bound from one pass, shape `(data,)` or `(1,)`.
 
     For summed variables $y$ with a guide factor it is
-    $\sum_y q(y | \cdot)\,[\log p - \log q]$, for those without $\log \sum_y p$. The gradient of
-    latents without reparameterization is $f \nabla \log q$, with $f$ the term of the same datum,
-    particle and classes (Ranganath et al., 2014, "Black box variational inference", eq. 2).
+    $\sum_y q(y | \cdot)\,[\log p - \log q]$, for those without $\log \sum_y p$. The gradient is that of
+    `guide_average`.
     """
-    latent, likelihood, score = _latent_terms(trace, analytic_kl)
+    latent, likelihood = _latent_terms(trace, analytic_kl)
     joint = _sum_in_model(trace, likelihood, latent, kl_weight)
-    weights, entropy = class_weights(trace)
-    for term in entropy:
+    for name in trace.guide_sums:
+        term = class_log_weight(trace, name)
         joint = joint - (term if kl_weight is None else kl_weight * term)
-    surrogate = joint if weights is None else weights * joint
-    if score is not None:
-        # Before the classes are summed away: it must see their weights.
-        extra = surrogate.detach() * score
-        surrogate = surrogate + extra - extra.detach()
-    for dim in trace.guide_sums.values():
-        surrogate = _sum_dim(surrogate, dim)
+    bound = guide_average(trace, joint)
     # What is left is (1..., particles, data).
-    return surrogate.reshape(-1, surrogate.shape[-1]).mean(0) if surrogate.dim() > 1 else surrogate
+    return bound.reshape(-1, bound.shape[-1]).mean(0) if bound.dim() > 1 else bound
 
 
 def log_importance_weights(trace: PairTrace) -> Tensor:
@@ -148,13 +143,10 @@ def log_importance_weights(trace: PairTrace) -> Tensor:
     return total.expand(trace.num_particles, trace.num_data)
 
 
-def _latent_terms(
-    trace: PairTrace, analytic_kl: bool
-) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
-    """Terms of latents (weighted in a warm-up), terms of data, and the score-function term."""
+def _latent_terms(trace: PairTrace, analytic_kl: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Terms of latents (weighted in a warm-up), and terms of data."""
     latent: list[Tensor] = []
     likelihood: list[Tensor] = []
-    score: Tensor | None = None
     closed = _closed_form_kl(trace) if analytic_kl else {}
     for name, log_p in trace.log_p.items():
         if name in closed:
@@ -171,12 +163,11 @@ def _latent_terms(
     for name in trace.sampled:
         log_q = trace.log_q[name]
         if not trace.guide[name]["fn"].has_rsample:
-            score = log_q if score is None else score + log_q
-            log_q = log_q.detach()
+            log_q = log_q.detach()  # its gradient has expectation zero; the rest is a score term
         # An auxiliary site has no term: given its value the rest is a bound by itself.
         if name not in closed and name in trace.model:
             latent.append(-log_q)
-    return latent, likelihood, score
+    return latent, likelihood
 
 
 def _sum_in_model(
@@ -199,39 +190,11 @@ def _sum_in_model(
     return total
 
 
-def class_weights(trace: PairTrace) -> tuple[Tensor | None, list[Tensor]]:
-    """q(y | ...) of all summed variables, one-hot where y is known, and their log-terms."""
-    weights: Tensor | None = None
-    entropy = []
-    for name in trace.guide_sums:
-        weight, log_q = class_weight(trace, name)
-        weights = weight if weights is None else weights * weight
-        entropy.append(log_q)
-    return weights, entropy
-
-
-def class_weight(trace: PairTrace, name: str) -> tuple[Tensor, Tensor]:
-    """q(y | ...) of one summed variable and its logarithm; one-hot and 0 where y is known."""
-    log_q = trace.log_q[name]
-    weight = log_q.exp()
-    if name in trace.observed:
-        known = trace.observed[name][1]
-        chosen = trace.allowed(name)
-        assert chosen is not None
-        weight = torch.where(known, chosen.to(weight.dtype), weight)
-        log_q = torch.where(known, torch.zeros_like(log_q), log_q)
-    return weight, log_q
-
-
 def _logsumexp_classes(trace: PairTrace, total: Tensor, name: str, dim: int) -> Tensor:
     allowed = trace.allowed(name)
     if allowed is not None:
         total = total.masked_fill(~allowed, -torch.inf)
     return total.logsumexp(dim, keepdim=True) if total.dim() >= -dim else total
-
-
-def _sum_dim(value: Tensor, dim: int) -> Tensor:
-    return value.sum(dim, keepdim=True) if value.dim() >= -dim else value
 
 
 def _closed_form_kl(trace: PairTrace) -> dict[str, Tensor]:
@@ -259,50 +222,6 @@ def _closed_form_kl(trace: PairTrace) -> dict[str, Tensor]:
         except NotImplementedError:
             continue
     return closed
-
-
-class PyroObjective:
-    """One of Pyro's own ELBO objects as an objective: `pg.fit(..., objective=Trace_ELBO())`.
-
-    Pyro returns the sum over the batch, so every datum is given the batch's average.
-    """
-
-    def __init__(self, loss: Any) -> None:
-        self.loss = loss
-
-    def __repr__(self) -> str:
-        return f"PyroObjective({type(self.loss).__name__})"
-
-    def __call__(
-        self,
-        pair: LatentVariableModel,
-        data: Mapping[str, Tensor],
-        *,
-        observed: Mapping[str, Tensor] | None = None,
-        kl_weight: Tensor | None = None,
-    ) -> Tensor:
-        """The bound of the batch divided by its size, shape `(batch,)`."""
-        if observed:
-            raise ValueError(
-                f"{type(self.loss).__name__} has no notion of a partly observed {', '.join(observed)}; "
-                'use objective="elbo", which sums it out where it is missing.'
-            )
-        if kl_weight is not None:
-            raise ValueError("KL warm-up is a setting of pg.ELBO, not of Pyro's objectives.")
-        model, guide = pair.model, pair.guide
-        if isinstance(self.loss, pyro.infer.TraceEnum_ELBO):
-            model, guide = (pyro.infer.config_enumerate(f) for f in (model, guide))
-        else:
-            guided = pair.factors("q")
-            summed = [n for n in pair.summed_names if n not in data and n not in guided]
-            if summed:
-                raise ValueError(
-                    f"{type(self.loss).__name__} would draw {', '.join(summed)} from the prior, which "
-                    f'gives no bound; use objective="elbo", which sums it out.'
-                )
-        num_data = pair.batch_size(**data)
-        loss = self.loss.differentiable_loss(model, guide, **data)
-        return (-loss / num_data).expand(num_data)
 
 
 def as_objective(objective: str | Objective | Any) -> Objective:

@@ -13,8 +13,8 @@ from torch import Tensor
 from probgen.contexts import evaluation, fixed_seed
 from probgen.data import Dataset
 from probgen.inference.devices import as_device, placed
+from probgen.inference.expectations import class_weights
 from probgen.inference.inputs import prepare
-from probgen.inference.objectives import class_weights
 from probgen.inference.traces import innermost, trace_guide, trace_pair
 from probgen.pair import LatentVariableModel, sample_sites
 
@@ -218,7 +218,7 @@ def _encode(encoder: LatentVariableModel, dataset: Dataset, seed: int) -> dict[s
         for start in range(0, len(dataset), BLOCK):
             block = dataset.subset(slice(start, start + BLOCK))
             trace = trace_pair(encoder, block.values, observed=block.observed)
-            weights, _ = class_weights(trace)
+            weights = class_weights(trace)
             for name, site in trace.guide.items():
                 if name in trace.guide_sums:
                     assert weights is not None

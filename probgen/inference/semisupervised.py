@@ -11,7 +11,8 @@ from torch import Tensor
 from probgen.contexts import as_count
 from probgen.data import Dataset
 from probgen.inference.batches import Resident, Stratified
-from probgen.inference.objectives import ELBO, class_weight, elbo
+from probgen.inference.expectations import guide_average
+from probgen.inference.objectives import ELBO, elbo
 from probgen.inference.parallel import Group
 from probgen.inference.traces import PairTrace, trace_pair
 from probgen.pair import LatentVariableModel
@@ -170,15 +171,6 @@ def class_log_prob(trace: PairTrace, label: str) -> Tensor:
     chosen = trace.allowed(label)
     assert chosen is not None
     log_q = torch.where(known & chosen, trace.log_q[label], 0.0)
-    log_q = average_before(trace, label, log_q).sum(trace.guide_sums[label], keepdim=True)
+    log_q = log_q.sum(trace.guide_sums[label], keepdim=True)
+    log_q = guide_average(trace, log_q, before=label)
     return log_q.reshape(-1, log_q.shape[-1]).mean(0)
-
-
-def average_before(trace: PairTrace, label: str, value: Tensor) -> Tensor:
-    """The average of a value over the other classes that the guide sums before this one."""
-    order = list(trace.guide)
-    for name in order[: order.index(label)]:
-        if name in trace.guide_sums:
-            weight, _ = class_weight(trace, name)
-            value = (weight * value).sum(trace.guide_sums[name], keepdim=True)
-    return value
