@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE)
+NUMBER = re.compile(
+    r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE | re.ASCII
+)
 """How a number may be written."""
 
 WHOLE = re.compile(r"0|-?[1-9][0-9]*")

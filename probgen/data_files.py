@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 
 from probgen.csv_tables import column_names, read_csv
 from probgen.data import Dataset
+from probgen.label_codes import coded, coding
 
 SUFFIXES = (".npy", ".npz", ".csv")
 
@@ -72,13 +71,13 @@ def read_file(
         return Dataset(values, name=path.stem), names, header
     if len(y) != len(x):
         raise ValueError(f"load: {path.name} has {len(x)} data but {len(y)} labels.")
-    codes, known, kinds = _coded(y, path)
+    codes, known, kinds = coded(y, path.name)
     dataset = Dataset(
         {**values, "y": codes},
         name=path.stem,
         observed={} if known.all() else {"y": torch.from_numpy(known)},
-        transformations={} if kinds is None else {"y": _coding(kinds)},
-        classes={} if kinds is None else {"y": kinds.tolist()},
+        transformations={} if kinds is None else {"y": coding(kinds)},
+        classes={} if kinds is None else {"y": kinds},
     )
     return dataset, names, header
 
@@ -130,44 +129,3 @@ def _numpy_load(path: Path) -> Any:
             f"load: {path} cannot be read as {path.suffix}: {error}. It may be cut short, or hold "
             "Python objects; save plain numbers with np.save or np.savez."
         ) from error
-
-
-def _coded(y: Array, path: Path) -> tuple[Array, NDArray[np.bool_], Array | None]:
-    """Labels as classes 0, 1, ...; which are known; and what the codes mean, if not themselves."""
-    if y.ndim != 1:
-        raise ValueError(
-            f"load: the labels of {path.name} have shape {y.shape}, expected ({len(y)},)."
-        )
-    if y.dtype.kind not in "fiub":
-        y = np.char.strip(y.astype(str))
-        with contextlib.suppress(ValueError):
-            y = np.where(y == "", "nan", y).astype(np.float64)
-    if y.dtype.kind in "fiub":
-        known = np.isfinite(y) if y.dtype.kind == "f" else np.ones(len(y), bool)
-        values = y[known]
-        if (values != np.round(values)).any():
-            raise ValueError(
-                f"load: the labels of {path.name} are no classes: {values[values != np.round(values)][0]} "
-                "is no whole number. Leave real-valued columns among the data."
-            )
-        values = values.astype(np.int64)
-    else:
-        known = y != ""
-        values = y[known]
-    kinds, codes = np.unique(values, return_inverse=True)
-    if not len(kinds):
-        raise ValueError(f"load: no label of {path.name} is known; leave the labels out.")
-    result = np.zeros(len(y), np.int64)
-    result[known] = codes
-    if kinds.dtype.kind == "i" and np.array_equal(kinds, np.arange(len(kinds))):
-        return result, known, None
-    return result, known, kinds
-
-
-def _coding(kinds: Array) -> str:
-    """What the codes mean, in words."""
-    listed = ", ".join(f"{code}={kind}" for code, kind in enumerate(kinds[:20]))
-    if len(kinds) > 20:
-        digest = hashlib.sha256("\n".join(map(str, kinds)).encode()).hexdigest()[:8]
-        listed += f", ... ({len(kinds)} classes, hash {digest})"
-    return f"y coded {listed}"
