@@ -73,6 +73,12 @@ Labels = Annotated[
     str | None, typer.Option("--labels-column", help="Column (or array of an .npz) with labels.")
 ]
 Columns = Annotated[str | None, typer.Option(help="Columns of a .csv that make up x: a,b,c.")]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header", help="Whether a .csv file's first line names its columns."
+    ),
+]
 Trust = Annotated[
     bool, typer.Option("--trust-code", help="Run the copy of a model's Python file in RUN. Read it first.")
 ]  # fmt: skip
@@ -143,6 +149,7 @@ def train(
     split: Split = None,
     labels_column: Labels = None,
     columns: Columns = None,
+    header: Header = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of the run; a new one in runs/ by default.")
     ] = None,
@@ -218,6 +225,7 @@ def classify(
     device: Device = "auto",
     labels_column: Labels = None,
     columns: Columns = None,
+    header: Header = None,
     split: Split = None,
     out: Annotated[
         Path | None,

@@ -34,7 +34,7 @@ def train(
     patience: int | None, precision: str, compile: bool | None, device: str, devices: int,
     seed: int, binarize: str | None,
     dequantize: bool, standardize: bool, levels: int | None, split: str | None,
-    labels_column: str | None, columns: str | None, run_dir: Path | None, resume: bool,
+    labels_column: str | None, columns: str | None, header: bool | None, run_dir: Path | None, resume: bool,
     quiet: bool,
 ) -> Answer:  # fmt: skip
     """`pg.fit` of a model made of text."""
@@ -48,6 +48,7 @@ def train(
         seed=seed,
         labels=labels_column,
         columns=None if columns is None else [c.strip() for c in columns.split(",")],
+        header=header,
         split=None if split is None else two_numbers(split),
         levels=levels,
     )
@@ -179,7 +180,8 @@ def score_record(score: Score) -> dict[str, Any]:
 def classify(
     *, data: str | None, labels: int | None, method: str, seeds: int, epochs: int | None,
     alpha: float | None, latents: int | None, hidden: str | None, likelihood: Any, precision: Any,
-    device: str, labels_column: str | None, columns: str | None, split: str | None, out: Path | None,
+    device: str, labels_column: str | None, columns: str | None, header: bool | None,
+    split: str | None, out: Path | None,
     figures: bool, quiet: bool,
 ) -> Answer:  # fmt: skip
     """`pg.few_labels`, and its pictures."""
@@ -192,6 +194,7 @@ def classify(
         transform="none",
         labels=labels_column,
         columns=None if columns is None else [c.strip() for c in columns.split(",")],
+        header=header,
         split=None if split is None else two_numbers(split),
     )
     folder = out or _new_folder(f"classify-{method.replace('+', '')}", splits.train.name)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probgen.tensors import as_tensor, plain_tensor
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -30,8 +32,8 @@ class Dataset:
         classes: what the classes 0, 1, ... of a variable are called, where they have names.
 
     Raises:
-        TypeError: values that are no arrays, or a mask that is not boolean.
-        ValueError: no data, first dims that differ, or a mask for an unknown variable.
+        TypeError: values that are no arrays of real numbers, or a mask that is not boolean.
+        ValueError: no data, masked cells, first dims that differ, or a mask for an unknown variable.
 
     Example:
         >>> import numpy as np, probgen as pg
@@ -65,7 +67,10 @@ class Dataset:
             raise ValueError(f"Dataset: all variables need the same first dim, but {listed}.")
         if not next(iter(sizes.values())):
             raise ValueError(f"Dataset {self.name!r}: it is empty; give at least one datum.")
-        masks = {name: as_tensor(mask, name) for name, mask in (self.observed or {}).items()}
+        masks = {
+            name: as_tensor(mask, f"observed[{name!r}]")
+            for name, mask in (self.observed or {}).items()
+        }
         for name, mask in masks.items():
             if name not in values:
                 raise ValueError(f"Dataset: observed has {name!r}, but there is no such variable.")
@@ -74,7 +79,9 @@ class Dataset:
                     f"Dataset: observed[{name!r}] must be boolean of shape ({sizes[name]},), got "
                     f"{mask.dtype} of shape {tuple(mask.shape)}."
                 )
-        spread = {name: as_tensor(scale, name) for name, scale in self.spread.items()}
+        spread = {
+            name: as_tensor(scale, f"spread[{name!r}]") for name, scale in self.spread.items()
+        }
         for name, scale in spread.items():
             if (
                 name not in values
@@ -289,8 +296,13 @@ class Dataset:
             ValueError: an element is constant, so that it has no scale.
         """
         value = self[name].double()
-        mean = value.mean(0) if mean is None else mean.double()
-        scale = value.std(0, correction=0) if scale is None else scale.double()
+        mean, scale = (
+            found if given is None else plain_tensor(given, what, "Dataset.standardized").double()
+            for given, found, what in (
+                (mean, value.mean(0), "mean"),
+                (scale, value.std(0, correction=0), "scale"),
+            )
+        )
         constant = (scale <= 0).flatten().nonzero().flatten()
         if len(constant):
             raise ValueError(
@@ -354,28 +366,6 @@ class Splits:
     def __repr__(self) -> str:
         rows = [f"  {label:<10}  {part!r}" for label, part in self.parts.items()]
         return "\n".join(["Splits", *rows])
-
-
-def as_tensor(value: Any, name: str) -> Tensor:
-    """An array-like as a CPU or device tensor with at least one dim; floats stay floats."""
-    if isinstance(value, Tensor):
-        tensor = value.detach()
-    else:
-        array = np.asarray(value)
-        if array.dtype.kind not in "fiub":
-            raise TypeError(
-                f"Dataset: {name} must hold numbers, got an array of {array.dtype} "
-                f"({type(value).__name__})."
-            )
-        if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-            array = array.astype(np.float64)
-        tensor = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
-    if tensor.is_complex() or tensor.dim() == 0:
-        raise TypeError(
-            f"Dataset: {name} must be a real array whose first dim is the data, got "
-            f"{tensor.dtype} of shape {tuple(tensor.shape)}."
-        )
-    return tensor
 
 
 def fingerprint(values: Mapping[str, Tensor], observed: Mapping[str, Tensor] | None = None) -> str:

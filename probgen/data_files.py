@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from probgen.csv_tables import column_names, read_csv
 from probgen.data import Dataset
+from probgen.label_codes import coded, coding
 
 SUFFIXES = (".npy", ".npz", ".csv")
 
@@ -25,15 +24,17 @@ def read_file(
     path: Path,
     labels: str | None,
     columns: Sequence[str] | None,
+    header: bool | None = None,
     *,
     labels_optional: bool = False,
-) -> tuple[Dataset, list[str] | None]:
-    """The data of a file as x, its labels as y, and the columns that make up x.
+) -> tuple[Dataset, list[str] | None, bool | None]:
+    """The data of a file as x, its labels as y, the columns that make up x, and whether a line names them.
 
     Args:
         path: ends in .npy, .npz or .csv.
         labels: the column or the array with the labels.
         columns: of a .csv file, those that make up x.
+        header: of a .csv file, whether its first line names the columns; `None` to look.
         labels_optional: do without labels where the file has none.
 
     Raises:
@@ -44,16 +45,19 @@ def read_file(
         raise FileNotFoundError(
             f"load: there is no file {path} (looked in {os.getcwd()}). Check the name."
         )
-    if path.suffix != ".csv" and columns is not None:
-        raise ValueError(f"load: columns are chosen in .csv files only, not in {path.name}.")
-    if labels is not None and labels_optional and not _has(path, labels):
+    if path.suffix != ".csv" and (columns is not None or header is not None):
+        raise ValueError(
+            f"load: columns are chosen in .csv files only, not in {path.name}, and only these have a header."
+        )
+    if labels is not None and labels_optional and not _has(path, labels, header):
         labels = None
     read = {".npy": _read_npy, ".npz": _read_npz}.get(path.suffix)
     names = None
     if read is not None:
         x, y = read(path, labels)
     else:
-        x, y, names = _read_csv(path, labels, columns)
+        table = read_csv(path, labels, columns, header)
+        x, y, names, header = table.x, table.labels, table.names, table.header
     if x.dtype.kind not in "fiub":
         raise ValueError(f"load: {path.name} must hold numbers, got an array of {x.dtype}.")
     if x.ndim == 0 or not x.size:
@@ -64,29 +68,27 @@ def read_file(
         x = x[:, None]  # a stack of images gets its channel
     values = {"x": x}
     if y is None:
-        return Dataset(values, name=path.stem), names
+        return Dataset(values, name=path.stem), names, header
     if len(y) != len(x):
         raise ValueError(f"load: {path.name} has {len(x)} data but {len(y)} labels.")
-    codes, known, kinds = _coded(y, path)
+    codes, known, kinds = coded(y, path.name)
     dataset = Dataset(
         {**values, "y": codes},
         name=path.stem,
         observed={} if known.all() else {"y": torch.from_numpy(known)},
-        transformations={} if kinds is None else {"y": _coding(kinds)},
-        classes={} if kinds is None else {"y": kinds.tolist()},
+        transformations={} if kinds is None else {"y": coding(kinds)},
+        classes={} if kinds is None else {"y": kinds},
     )
-    return dataset, names
+    return dataset, names, header
 
 
-def _has(path: Path, labels: str) -> bool:
+def _has(path: Path, labels: str, header: bool | None) -> bool:
     """Whether a file has a column or an array of that name."""
     if path.suffix == ".npz":
         return labels in _numpy_load(path)
     if path.suffix == ".npy":
         return False
-    first, _ = _head(path)
-    names = first if _is_header(first) else map(str, range(len(first)))
-    return labels in [name.strip() for name in names]
+    return labels in column_names(path, header)
 
 
 def _read_npy(path: Path, labels: str | None) -> tuple[Array, Array | None]:
@@ -127,129 +129,3 @@ def _numpy_load(path: Path) -> Any:
             f"load: {path} cannot be read as {path.suffix}: {error}. It may be cut short, or hold "
             "Python objects; save plain numbers with np.save or np.savez."
         ) from error
-
-
-def _read_csv(
-    path: Path, labels: str | None, columns: Sequence[str] | None
-) -> tuple[Array, Array | None, list[str]]:
-    import pandas as pd
-
-    first, second = _head(path)
-    header = _is_header(first)
-    how: dict[str, Any] = {"header": 0 if header else None, "skipinitialspace": True}
-    try:
-        table = pd.read_csv(path, low_memory=False, **how)
-    except (ValueError, UnicodeDecodeError, OSError) as error:  # pandas' errors are ValueErrors
-        raise ValueError(f"load: {path} cannot be read as a table: {error}") from error
-    names = [str(name).strip() for name in table.columns]
-    if header and len(second) > len(first):  # pandas would shift the columns
-        raise ValueError(
-            f"load: {path.name} has more cells in a row than its first line has names "
-            f"({len(names)}). Give every column a name."
-        )
-    if len(set(names)) < len(names):
-        raise ValueError(f"load: two columns of {path.name} have the same name; rename one.")
-    table.columns = pd.Index(names)
-    described = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    for name in [*(columns or []), *([labels] if labels is not None else [])]:
-        if name not in names:
-            raise ValueError(
-                f"load: {path.name} has no column {name!r}; its columns are {described}"
-                + ("." if header else " (counted from 0, since its first line is numbers).")
-            )
-    y = None
-    if labels is not None:
-        # They are text until all of them turn out to be numbers; a class may be called NA.
-        how |= {"dtype": str, "keep_default_na": False, "usecols": [names.index(labels)]}
-        y = pd.read_csv(path, **how).iloc[:, 0].to_numpy(dtype=str)
-    chosen = [n for n in (columns or names) if n != labels]
-    if not chosen:
-        raise ValueError(f"load: {path.name} has no column left beside the labels {labels!r}.")
-    if not len(table):
-        raise ValueError(f"load: {path.name} is empty: it has no row below its header.")
-    first_line = 2 if header else 1
-    for name in chosen:
-        column = table[name]
-        if column.dtype.kind not in "fiub":
-            bad = pd.to_numeric(column, errors="coerce").isna() & column.notna()
-            row = int(np.flatnonzero(bad)[0]) if bad.any() else 0
-            raise ValueError(
-                f"load: column {name!r} of {path.name} holds text ({column.iloc[row]!r} in line "
-                f"{row + first_line}). Name it as the labels, choose other columns, or code it "
-                "as numbers."
-            )
-        empty = column.isna().to_numpy()
-        if empty.any():
-            raise ValueError(
-                f"load: column {name!r} of {path.name} has {int(empty.sum())} empty or NaN cells, "
-                f"the first in line {int(np.flatnonzero(empty)[0]) + first_line}. Drop those "
-                "lines, or fill them in."
-            )
-    return table[chosen].to_numpy(dtype=np.float64), y, chosen
-
-
-def _head(path: Path) -> tuple[list[str], list[str]]:
-    """The cells of the first two lines."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = csv.reader(stream)
-            first, second = next(rows, []), next(rows, [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"load: {path} cannot be read as a table: {error}") from error
-    if not first:
-        raise ValueError(f"load: {path.name} is empty; give at least one datum.")
-    return first, second
-
-
-def _is_header(cells: list[str]) -> bool:
-    """Whether a line has a cell that is neither a number nor empty."""
-
-    def is_number(cell: str) -> bool:
-        try:
-            float(cell)
-        except ValueError:
-            return not cell.strip()
-        return True
-
-    return not all(is_number(cell) for cell in cells)
-
-
-def _coded(y: Array, path: Path) -> tuple[Array, NDArray[np.bool_], Array | None]:
-    """Labels as classes 0, 1, ...; which are known; and what the codes mean, if not themselves."""
-    if y.ndim != 1:
-        raise ValueError(
-            f"load: the labels of {path.name} have shape {y.shape}, expected ({len(y)},)."
-        )
-    if y.dtype.kind not in "fiub":
-        y = np.char.strip(y.astype(str))
-        with contextlib.suppress(ValueError):
-            y = np.where(y == "", "nan", y).astype(np.float64)
-    if y.dtype.kind in "fiub":
-        known = np.isfinite(y) if y.dtype.kind == "f" else np.ones(len(y), bool)
-        values = y[known]
-        if (values != np.round(values)).any():
-            raise ValueError(
-                f"load: the labels of {path.name} are no classes: {values[values != np.round(values)][0]} "
-                "is no whole number. Leave real-valued columns among the data."
-            )
-        values = values.astype(np.int64)
-    else:
-        known = y != ""
-        values = y[known]
-    kinds, codes = np.unique(values, return_inverse=True)
-    if not len(kinds):
-        raise ValueError(f"load: no label of {path.name} is known; leave the labels out.")
-    result = np.zeros(len(y), np.int64)
-    result[known] = codes
-    if kinds.dtype.kind == "i" and np.array_equal(kinds, np.arange(len(kinds))):
-        return result, known, None
-    return result, known, kinds
-
-
-def _coding(kinds: Array) -> str:
-    """What the codes mean, in words."""
-    listed = ", ".join(f"{code}={kind}" for code, kind in enumerate(kinds[:20]))
-    if len(kinds) > 20:
-        digest = hashlib.sha256("\n".join(map(str, kinds)).encode()).hexdigest()[:8]
-        listed += f", ... ({len(kinds)} classes, hash {digest})"
-    return f"y coded {listed}"

@@ -19,7 +19,7 @@ from sklearn.base import (
 )
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from probgen.contexts import as_count
 from probgen.data import Dataset
@@ -30,8 +30,9 @@ from probgen.labels import Labels
 from probgen.models.vae import VAE
 from probgen.networks import as_widths
 from probgen.pair import LatentVariableModel
-from probgen.scaling import Array, Likelihood, Scaling
+from probgen.scaling import Array, Likelihood, Scaling, validate_data
 from probgen.stages import METHODS, Plan, chosen_method, kept, train, train_m1
+from probgen.tensors import as_tensor
 
 OWNER = "SemiSupervisedClassifier"
 
@@ -300,7 +301,7 @@ class SemiSupervisedClassifier(
     def from_x(self, x: Any) -> Array:
         """The data x of `pair_` as rows, in the units of the rows that were learned from."""
         check_is_fitted(self, "pair_")
-        return self._scaling.back(torch.as_tensor(x))
+        return self._scaling.back(as_tensor(x, "x", f"{OWNER}.from_x"))
 
     def _prepare(self, values: Array) -> None:
         """The seed, and how columns become x."""

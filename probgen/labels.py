@@ -41,9 +41,9 @@ class Labels:
 
         Raises:
             ValueError: no row has a label; or the labels are not of the kind of the marker, or of two
-                kinds, or missing where the marker is not.
+                kinds, or missing where the marker is not; or NumPy would change one.
         """
-        labels = _as_array(y)
+        labels = _as_array(y, owner)
         _check_marker(labels, marker, owner)
         named = [] if classes is None or _is_missing(marker) else np.asarray(classes).tolist()
         if marker in named:
@@ -70,8 +70,9 @@ class Labels:
         filled = labels.copy()
         filled[~known] = labels[known][0]
         if labels.dtype == object:
-            filled = np.asarray(filled.tolist())
-        found = np.unique(filled if classes is None else np.asarray(classes))
+            filled = _unchanged(filled.tolist(), owner)
+        _check_floats(filled, owner)
+        found = np.unique(filled if classes is None else _unchanged(list(classes), owner))
         return cls(known, filled, found, marker)
 
     @property
@@ -114,14 +115,61 @@ class Labels:
             )
 
 
-def _as_array(y: ArrayLike) -> NDArray[Any]:
+def _as_array(y: ArrayLike, owner: str) -> NDArray[Any]:
     """Labels as an array whose elements are what the user gave: ["a", -1] keeps its number."""
-    labels = np.asarray(y)
+    if isinstance(y, np.ma.MaskedArray) and np.ma.is_masked(y):
+        raise ValueError(
+            f"{owner}: y is a masked array with {int(np.ma.count_masked(y))} masked labels, whose mask "
+            "would be lost. Mark these rows: y.filled(-1), if -1 means unlabelled."
+        )
+    if isinstance(y, (pd.Series, pd.api.extensions.ExtensionArray)) and not isinstance(
+        y.dtype, np.dtype
+    ):
+        y = y.astype(object)  # a missing value would make floats of integers
+    try:
+        labels = np.asarray(y)
+    except ValueError as error:
+        raise ValueError(f"{owner}: y must be one label a row: {error}.") from error
     if isinstance(y, (list, tuple)):
         kinds = {type(label) for label in y}
-        if labels.dtype.kind in "US" or (bool in kinds and len(kinds) > 1):
+        whole = any(issubclass(kind, (int, np.integer)) for kind in kinds)
+        mixed = (bool in kinds and len(kinds) > 1) or (labels.dtype.kind == "f" and whole)
+        if labels.dtype.kind in "US" or mixed:
             labels = np.asarray(y, dtype=object)
     return np.asarray(column_or_1d(labels, warn=True))
+
+
+def _unchanged(labels: list[Any], owner: str) -> NDArray[Any]:
+    """Labels as an array of one kind.
+
+    Raises:
+        ValueError: a label would become another one: 2**53 + 1 among floats, or text that ends in NUL.
+    """
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:
+        raise ValueError(f"{owner}: a label must be one number or text: {error}.") from error
+    for given, held in zip(labels, array.tolist(), strict=True):
+        if given != held and given == given:
+            raise ValueError(
+                f"{owner}: the label {given!r} would become {held!r} beside the others. Make all labels "
+                "integers of 64 bits, or all text."
+            )
+    return array
+
+
+def _check_floats(labels: NDArray[Any], owner: str) -> None:
+    """Floats that are classes: finite, and each the only whole number that rounds to it."""
+    if labels.dtype.kind != "f":
+        return
+    largest = 2.0 ** (np.finfo(labels.dtype).nmant + 1)
+    odd = labels[~np.isfinite(labels) | (np.abs(labels) >= largest)]
+    if len(odd):
+        raise ValueError(
+            f"{owner}: y holds {odd[0]}, which is no class"
+            + (f": {labels.dtype} leaves whole numbers out there." if np.isfinite(odd[0]) else ".")
+            + " Store labels as integers or text."
+        )
 
 
 def _check_marker(labels: NDArray[Any], marker: Any, owner: str) -> None:
@@ -148,6 +196,13 @@ def _check_marker(labels: NDArray[Any], marker: Any, owner: str) -> None:
         raise ValueError(
             f"{owner}: the labels are numbers such as {others[0]!r}, but unlabelled={marker!r} is text. "
             "Use a number that is no class."
+        )
+    logical = [label for label in known if isinstance(label, (bool, np.bool_))]
+    if logical and len(logical) < len(known):
+        other = next(label for label in known if not isinstance(label, (bool, np.bool_)))
+        raise ValueError(
+            f"{owner}: the labels mix truth values and numbers, such as {logical[0]!r} and {other!r}. "
+            "Make them one kind."
         )
     if texts and known:
         raise ValueError(

@@ -22,6 +22,7 @@ from probgen.checks import check_shape, check_support, convert
 from probgen.conditionals import Conditional
 from probgen.contexts import as_count, as_seed, enough_memory, evaluation, fixed_seed
 from probgen.formula import product
+from probgen.tensors import plain_tensor
 from probgen.text import aligned
 from probgen.variables import Variable
 
@@ -222,7 +223,7 @@ class LatentVariableModel(nn.Module):
                     "which would be drawn from the prior. Give those too, or use pg.encode for "
                     "the posterior."
                 )
-            tensor = torch.as_tensor(value, device=like.device)
+            tensor = plain_tensor(value, name, owner).to(like.device)
             variable = variables.get(name)
             if variable is not None:
                 described = f"{self.name} is {variable!r}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils import validation
 from torch import Tensor
 
+from probgen.tensors import refuse_masked
 from probgen.variables import Bernoulli, Normal, Variable
 
 Likelihood = Literal["auto", "bernoulli", "normal"]
@@ -104,3 +106,13 @@ def _black_and_white(values: Array) -> bool:
     extreme = (values <= 0.1 * top) | (values >= 0.9 * top)
     reach = values.max(0)[values.min(0) < values.max(0)]  # columns of a table differ in this
     return bool(extreme.mean() >= EXTREME and np.median(reach) >= 0.9 * top)
+
+
+def validate_data(estimator: Any, X: Any, y: Any = "no_validation", **settings: Any) -> Any:  # noqa: N803
+    """scikit-learn's check of rows and labels, which would drop the mask of a masked array.
+
+    Raises:
+        ValueError: masked cells, or what scikit-learn refuses.
+    """
+    refuse_masked(X, "X", type(estimator).__name__)
+    return validation.validate_data(estimator, X, y, **settings)

@@ -40,6 +40,7 @@ def load(
     seed: int = 0,
     labels: str | None = None,
     columns: Sequence[str] | None = None,
+    header: bool | None = None,
     split: tuple[float, float] | None = None,
     levels: int | None = None,
 ) -> Splits:
@@ -66,6 +67,8 @@ def load(
         seed: of splits and stored draws.
         labels: of a file: the column, or the array, with the labels.
         columns: of a .csv file: the columns that make up x; by default all but the labels.
+        header: of a .csv file: whether its first line names the columns. By default words do and numbers
+            do not; a line that may be either, such as one of years, is refused.
         split: validation and test data, as counts or as fractions below one; of a file by default
             a tenth and a fifth. MNIST has its own test data, so there the second must be 0.
         levels: of a file with grey levels 0..levels-1: how many; 256 for bytes.
@@ -85,13 +88,15 @@ def load(
         raise ValueError(f"load: transform must be one of {listed}, got {transform!r}.")
     text = os.fspath(name)
     split = None if split is None else _as_split(split)
-    parts, columns = _raw(text, seed, labels, columns, split)
+    if header is not None and not isinstance(header, bool):
+        raise ValueError(f"load: header must be True, False or None, got {header!r}.")
+    parts, columns, header = _raw(text, seed, labels, columns, header, split)
     source: dict[str, Any] = {"name": text, "transform": transform, "flat": flat, "seed": seed}
     source["split"] = None if split is None else list(split)
     if text in NAMES:
-        if (labels, columns, levels) != (None, None, None):
+        if (labels, columns, levels, header) != (None, None, None, None):
             raise ValueError(
-                f"load: labels, columns and levels are for files; {text} comes with its own."
+                f"load: labels, columns and levels are for files, as header is; {text} comes with its own."
             )
         levels, default = DEFAULTS[text]
         flat = True if flat is None else flat
@@ -103,7 +108,7 @@ def load(
             levels = 256 if largest > 1 else None
         # What was inferred here is stored: other files are not asked anew.
         source |= {"name": str(Path(text).absolute()), "labels": labels, "levels": levels}
-        source["columns"] = columns
+        source |= {"columns": columns, "header": header}
     chosen = default if transform == "default" else transform
     prepared = {
         # Each part has a draw of its own, so that none repeats another's noise.
@@ -131,7 +136,9 @@ def load_whole(name: str, source: Mapping[str, Any]) -> Dataset:
     path = Path(name).absolute()
     if path.suffix not in SUFFIXES:
         raise ValueError(f"load: {name!r} is neither a data set nor a {', '.join(SUFFIXES)} file.")
-    data, _ = read_file(path, source.get("labels"), source.get("columns"), labels_optional=True)
+    header = source.get("header") if path.suffix == ".csv" else None
+    columns = source.get("columns")
+    data, _, _ = read_file(path, source.get("labels"), columns, header, labels_optional=True)
     chosen, levels, flat = (source.get(key) for key in ("transform", "levels", "flat"))
     if source.get("name") in NAMES:  # a file like digits or MNIST
         levels, default = DEFAULTS[source["name"]]
@@ -139,8 +146,8 @@ def load_whole(name: str, source: Mapping[str, Any]) -> Dataset:
     seed = int(source.get("seed", 0))
     if chosen == "standardize":
         split = source.get("split")
-        raw, _ = _raw(
-            source["name"], seed, source.get("labels"), source.get("columns"),
+        raw, _, _ = _raw(
+            source["name"], seed, source.get("labels"), columns, source.get("header"),
             None if split is None else tuple(split),
         )  # fmt: skip
         data = data.standardized(**_moments(raw.train))
@@ -151,17 +158,17 @@ def load_whole(name: str, source: Mapping[str, Any]) -> Dataset:
 
 
 def _raw(
-    name: str, seed: int, labels: str | None, columns: Sequence[str] | None,
+    name: str, seed: int, labels: str | None, columns: Sequence[str] | None, header: bool | None,
     split: tuple[float, float] | None,
-) -> tuple[Splits, list[str] | None]:  # fmt: skip
-    """The parts as they are on the disk, and the columns that make up x."""
+) -> tuple[Splits, list[str] | None, bool | None]:  # fmt: skip
+    """The parts as they are on the disk, the columns that make up x, and whether a line names them."""
     if name in NAMES:
         parts = _digits(seed, split) if name == "digits" else _mnist(seed, split)
-        return parts, None if columns is None else list(columns)
+        return parts, None if columns is None else list(columns), header
     if Path(name).suffix in SUFFIXES:
         validation, test = (0.1, 0.2) if split is None else split
-        whole, names = read_file(Path(name).absolute(), labels, columns)
-        return whole.split(validation=validation, test=test, seed=seed), names
+        whole, names, header = read_file(Path(name).absolute(), labels, columns, header)
+        return whole.split(validation=validation, test=test, seed=seed), names, header
     near = difflib.get_close_matches(name, NAMES, 1)
     raise ValueError(
         f"load: unknown data set {name!r}; known are "

@@ -18,6 +18,7 @@ from probgen.inference.inputs import prepare
 from probgen.inference.quasi import GivenNoise, gaussian_noise, rounded
 from probgen.inference.traces import trace_guide
 from probgen.pair import LatentVariableModel
+from probgen.tensors import refuse_masked
 
 ROWS = 10_000
 """Data times draws in a pass of the classifier."""
@@ -143,6 +144,8 @@ def calibration_bins(
     """
     owner = "calibration_error"
     num_bins = as_count(num_bins, "num_bins", owner)
+    for name, value in (("probabilities", probabilities), ("y", y)):
+        refuse_masked(value, name, "calibration_error")
     shown, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(y)
     if shown.ndim != 2 or truth.shape != shown.shape[:1] or not len(truth):
         raise ValueError(

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from probgen.checks import check_shape, check_support, convert, is_class
 from probgen.contexts import evaluation, fixed_seed
-from probgen.data import Dataset, Splits, as_tensor
+from probgen.data import Dataset, Splits
 from probgen.inference.traces import Site, trace_pair
 from probgen.pair import LatentVariableModel
+from probgen.tensors import as_tensor
 
 
 def prepare(
@@ -108,7 +109,7 @@ def as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
                 f"{owner}: {pair.name} has the data variables {', '.join(names)}; give a dict of "
                 "arrays by name."
             )
-        return Dataset({names[0]: as_tensor(data, names[0])})
+        return Dataset({names[0]: as_tensor(data, names[0], owner)})
     if isinstance(data, (list, tuple)):
         raise TypeError(
             f"{owner}: a batch of {len(data)} parts has no names; let the loader yield dicts such as "

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probgen.data import Dataset, fingerprint
+from probgen.tensors import refuse_masked
 from probgen.text import aligned
 
 Array = NDArray[np.float64]
@@ -94,6 +95,7 @@ class Score:
             raise TypeError(
                 f"Score.closed_form: data must be a pg.Dataset, got {type(data).__name__}."
             )
+        refuse_masked(log_prob, "log_prob", "Score.closed_form")
         values = np.asarray(log_prob, dtype=np.float64)
         if values.shape != (len(data),) or not np.isfinite(values).all():
             raise ValueError(

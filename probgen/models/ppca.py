@@ -9,6 +9,7 @@ from torch import Tensor
 
 from probgen.checks import check_shape, check_support
 from probgen.models.factor_analysis import FactorAnalysis
+from probgen.tensors import as_tensor
 from probgen.variables import SCALE_FLOOR, raw_from_scale
 
 
@@ -48,7 +49,7 @@ class PPCA(FactorAnalysis):
         """
         num_latents = self.loadings.shape[1]
         owner, variable = f"{self.name}.set_maximum_likelihood", self.p_x.variable
-        x = torch.as_tensor(x, device=self.mean.device)
+        x = as_tensor(x, "x", owner).to(self.mean.device)
         check_shape(x, variable, "x", owner, self.name)
         check_support(x, variable.support, "x", owner, f"{self.name} is {variable!r}")
         flat = x.reshape(len(x), -1).to(torch.float64)
