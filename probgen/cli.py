@@ -80,7 +80,10 @@ Header = Annotated[
     ),
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust-code", help="Run the copy of a model's Python file in RUN. Read it first.")
+    bool, typer.Option("--trust-code", help="Run the Python file that RUN names as its model. Read it first.")
+]  # fmt: skip
+Pair = Annotated[
+    str | None, typer.Option("--pair", help="The model, where it is code of yours: my_model.py:build.")
 ]  # fmt: skip
 
 
@@ -186,6 +189,7 @@ def evaluate(
     ] = 1,
     precision: Precision = "float32",
     compile: Compile = None,
+    pair: Pair = None,
     trust_code: Trust = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -255,13 +259,14 @@ def sample(
         Path | None, typer.Option(help="A .npz or .csv file; RUN/samples.npz by default.")
     ] = None,
     seed: Seed = 0,
+    pair: Pair = None,
     trust_code: Trust = False,
     json: Json = False,
 ) -> None:
     """Draw data and latents from a trained model into a file."""
     from probgen import commands
 
-    _show(commands.sample(run, n, given or [], out, seed, trust_code), json)
+    _show(commands.sample(run, n, given or [], out, seed, pair, trust_code), json)
 
 
 @app.command(epilog="Example: probgen plot runs/vae-digits-1 --format pdf --page")
@@ -273,6 +278,7 @@ def plot(
     format: Annotated[str, typer.Option(help="png, pdf or svg.")] = "png",
     page: Annotated[bool, typer.Option("--page", help="In the style of a printed page.")] = False,
     data: Data = None,
+    pair: Pair = None,
     trust_code: Trust = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -280,7 +286,7 @@ def plot(
     """Draw every picture that a run's model and data allow."""
     from probgen import commands
 
-    _show(commands.plot(run, out, format, page, data, trust_code, quiet), json)
+    _show(commands.plot(run, out, format, page, data, pair, trust_code, quiet), json)
 
 
 @app.command(epilog="Example: probgen show runs/vae-digits-1 --source")
@@ -289,13 +295,14 @@ def show(
     source: Annotated[
         bool, typer.Option("--source", help="Print the explicit Pyro pair as Python.")
     ] = False,
+    pair: Pair = None,
     trust_code: Trust = False,
     json: Json = False,
 ) -> None:
     """Say what a run is: its command, model, data, curves and scores."""
     from probgen import commands
 
-    _show(commands.show(run, source, trust_code), json)
+    _show(commands.show(run, source, pair, trust_code), json)
 
 
 @app.command("list", epilog="Example: probgen list runs")
@@ -313,7 +320,9 @@ def _show(result: tuple[str, dict[str, Any]], as_json: bool) -> None:
     """Print what a command says: as text, or as one JSON object."""
     text, record = result
     if not as_json:
-        typer.echo(text)
+        from probgen.text import printable
+
+        typer.echo(printable(text))
         return
     import json
 
@@ -370,8 +379,10 @@ def main() -> None:
 
 
 def _refuse(message: str) -> None:
+    from probgen.text import printable
+
     typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
     sys.exit(2)
 
 

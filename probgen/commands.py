@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +21,9 @@ from probgen.contexts import enough_memory, fixed_seed
 from probgen.files import make_folder, write_atomically
 from probgen.inference.inputs import known_part
 from probgen.inference.scores import Score
-from probgen.runs import overview
-from probgen.text import aligned
+from probgen.run_pairs import UntrustedCodeError
+from probgen.runs import code_of_run, look_at_run, overview
+from probgen.text import aligned, printable
 
 Answer = tuple[str, dict[str, Any]]
 
@@ -106,19 +108,22 @@ def train(
         text.append(f"Left aside, since the model has no such variable: {', '.join(left)}")
     if result.stopped == "interrupted":
         text.append(f"Stopped. To go on: the same command with --run-dir {folder} --resume")
-    text.append(f"Written to {folder}. Next: probgen evaluate {folder}; probgen plot {folder}")
+    again = "" if model is None or ":" not in model else f" --pair {model}"
+    text.append(
+        f"Written to {folder}. Next: probgen evaluate {folder}{again}; probgen plot {folder}{again}"
+    )
     return "\n".join(text), record
 
 
 def evaluate(
     *, run: Path, samples: int, part: str, method: Any, draws: Any, data: str | None,
     limit: int | None, seed: int, device: str, devices: int, precision: str, compile: bool | None,
-    trust_code: bool, quiet: bool,
+    pair: str | None, trust_code: bool, quiet: bool,
 ) -> Answer:  # fmt: skip
     """`pg.log_marginal_likelihood` of a run's pair."""
     import warnings
 
-    found = pg.load_run(run, trust_code=trust_code)
+    found = _load(run, pair, trust_code)
     splits = found.load_data() if data is None else found.load_other(data)
     if data is not None and "test" not in splits.parts:
         part = "train"  # all of a file
@@ -219,12 +224,13 @@ def classify(
 
 
 def sample(
-    run: Path, n: int, given: Sequence[str], out: Path | None, seed: int, trust_code: bool
-) -> Answer:
+    run: Path, n: int, given: Sequence[str], out: Path | None, seed: int, pair: str | None,
+    trust_code: bool,
+) -> Answer:  # fmt: skip
     """`pair.sample` into a file."""
     import io
 
-    found = pg.load_run(run, trust_code=trust_code)
+    found = _load(run, pair, trust_code)
     held = {}
     for name, text in assignments(given, "--given").items():
         try:
@@ -257,11 +263,11 @@ def sample(
 
 
 def plot(
-    run: Path, out: Path | None, format: str, page: bool, data: str | None, trust_code: bool,
-    quiet: bool,
+    run: Path, out: Path | None, format: str, page: bool, data: str | None, pair: str | None,
+    trust_code: bool, quiet: bool,
 ) -> Answer:  # fmt: skip
     """`pg.plots.report`."""
-    found = pg.load_run(run, trust_code=trust_code)
+    found = _load(run, pair, trust_code)
     splits = None if data is None else found.load_other(data)
     made = pg.plots.report(
         found, data=splits, folder=out, format=format, page=page, progress=not quiet
@@ -271,16 +277,25 @@ def plot(
     return "\n".join(lines), {"written": made.written, "skipped": made.skipped}
 
 
-def show(run: Path, source: bool, trust_code: bool) -> Answer:
-    """`pg.load_run`."""
-    found = pg.load_run(run, trust_code=trust_code)
+def show(run: Path, source: bool, pair: str | None, trust_code: bool) -> Answer:
+    """`pg.load_run`; of a model that is code, and not trusted, all that needs none of it."""
+    try:
+        found = _load(run, pair, trust_code)
+    except UntrustedCodeError as error:
+        found = look_at_run(run, str(error))
+    try:
+        code: str | None = found.pair.source
+    except (pg.RunError, OSError):
+        if source:
+            raise
+        code = None
     record = {
         **found.config,
         "curves": {k: v for k, v in vars(found.result).items() if k != "pair"},
         "scores": {name: score_record(score) for name, score in found.scores.items()},
-        "source": found.pair.source,
+        "source": code,
     }
-    return (found.pair.source if source else repr(found)), record
+    return (code or "" if source else repr(found)), record
 
 
 def list_runs(folder: Path) -> Answer:
@@ -309,6 +324,18 @@ def list_runs(folder: Path) -> Answer:
             str(found.get("epochs", "-")), *shown, found["status"],
         ))  # fmt: skip
     return "\n".join(aligned(rows, left={0, 1, 2, 6})[0]), {"runs": runs}
+
+
+def _load(run: Path, pair: str | None, trust_code: bool) -> pg.Run:
+    """A run; says which code it runs where that is trusted because the run names it."""
+    if pair is None and trust_code and (code := code_of_run(run)) is not None:
+        file, _ = code.found()
+        print(
+            printable(f"Running {file}:{code.builder} (SHA-256 {code.sha256}), which {run} names."),
+            file=sys.stderr,
+        )
+    given = None if pair is None else pg.load_pair(pair)
+    return pg.load_run(run, pair=given, trust_code=trust_code)
 
 
 def _new_folder(model: str, data: str) -> Path:

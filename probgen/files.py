@@ -1,101 +1,53 @@
-"""Files that are whole or not there: atomic writes, and tensors and records with a checksum.
+"""Files that are whole or not there: tensors and records with a checksum, states without pickles.
 
-Nothing here pickles. A file is written beside its place, forced to the disk and renamed, so that a
-process killed at any moment leaves the old file or the new one.
+A file is written beside its place, forced to the disk and renamed, so that a process killed at any
+moment leaves the old file or the new one.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from probgen.disk import (
+    RunError,
+    absolute,
+    explained,
+    machine_memory,
+    make_folder,
+    read_file,
+    write_atomically,
+)
+
+__all__ = [
+    "RunError",
+    "absolute",
+    "explained",
+    "make_folder",
+    "pack",
+    "read_file",
+    "read_record",
+    "read_tensors",
+    "read_tensors_record",
+    "unpack",
+    "write_atomically",
+    "write_record",
+    "write_tensors",
+]
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKSUM = "sha256"
 _STAMP = re.compile(rb'"sha256":"([0-9a-f]{64})"')
-
-
-class RunError(ValueError):
-    """A run directory, or a file of one, that cannot be used; says why, and the way out."""
-
-
-def write_atomically(path: Path, content: bytes, *, outlast_power: bool = True) -> None:
-    """Replace a file in one step.
-
-    Args:
-        path: the file.
-        content: what it will hold.
-        outlast_power: wait until the disk has it, so that also a power cut leaves it whole.
-
-    Raises:
-        OSError: it cannot be written: no permission, no folder, a full disk; the old file is
-            whole.
-    """
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part"
-        )
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            if outlast_power:
-                os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
-        if outlast_power:
-            _sync_folder(path.parent)
-    except OSError as error:
-        raise explained(error, path) from error
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it.
-
-    Raises:
-        OSError: it cannot be made, or is a file.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise explained(error, path) from error
-
-
-def explained(error: OSError, path: Path) -> OSError:
-    """The same kind of error with a message that says the way out."""
-    hint = "Choose a folder that you can write to."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        hint = "The disk is full: free some space. What was there before is whole."
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return type(error)(f"{path} cannot be written ({reason}). {hint}")
-
-
-def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut, where the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        with suppress(OSError):  # some network file systems cannot
-            os.fsync(handle)
-        os.close(handle)
+LARGEST_RECORD = 2**23
+"""Bytes of a JSON file that are read at most; a configuration has a few thousand."""
+LARGEST_HEADER = 2**26
+"""Bytes of names, shapes and record of a file of tensors that are read at most."""
 
 
 # ---------------------------------------------------------------- records
@@ -111,18 +63,23 @@ def read_record(path: Path) -> dict[str, Any]:
     """Read what `write_record` wrote.
 
     Raises:
-        RunError: missing, cut short, no JSON, or changed since it was written.
+        RunError: missing, no regular file, too large, cut short, no JSON, or changed since it was
+            written.
     """
+    content = read_file(path, LARGEST_RECORD)
     try:
-        record = json.loads(_read(path).decode())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        record = json.loads(content.decode())
+        if not isinstance(record, dict):
+            raise RunError(f"{path} is damaged: it holds no JSON object. {_RESTORE}")
+        found = record.pop(CHECKSUM, None)
+        expected = _digest_of_record(record)
+    except (ValueError, RecursionError, MemoryError) as error:
+        if isinstance(error, RunError):
+            raise
         raise RunError(
             f"{path} is damaged: it is no JSON any more ({error}). {_RESTORE}"
         ) from error
-    if not isinstance(record, dict):
-        raise RunError(f"{path} is damaged: it holds no JSON object. {_RESTORE}")
-    found = record.pop(CHECKSUM, None)
-    if found != _digest_of_record(record):
+    if found != expected:
         raise RunError(
             f"{path} was changed after it was written: its checksum does not match. {_RESTORE}"
         )
@@ -137,7 +94,9 @@ def _digest_of_record(record: Mapping[str, Any]) -> str:
 # ---------------------------------------------------------------- tensors
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], within: Path | None = None
+) -> None:
     """Write tensors and a JSON record as one safetensors file, with a checksum over every byte."""
     from safetensors.torch import save
 
@@ -145,7 +104,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str
     metadata = {"probgen": json.dumps(record, sort_keys=True), CHECKSUM: "0" * 64}
     content = save(plain, metadata)
     digest = hashlib.sha256(content).hexdigest().encode()
-    write_atomically(path, _STAMP.sub(b'"sha256":"' + digest + b'"', content, count=1))
+    content = _STAMP.sub(b'"sha256":"' + digest + b'"', content, count=1)
+    write_atomically(path, content, within=within)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -155,10 +115,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         RunError: missing, cut short, no safetensors file, or changed since it was written.
     """
     content, record = _verified(path)
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
-    # Copies, so that each tensor is aligned as torch aligns its own.
-    return {name: tensor.clone() for name, tensor in load(content).items()}, record
+    try:
+        # Copies, so that each tensor is aligned as torch aligns its own.
+        return {name: tensor.clone() for name, tensor in load(content).items()}, record
+    except (SafetensorError, KeyError, RuntimeError, MemoryError) as error:
+        raise RunError(f"{path} is damaged: its tensors cannot be read ({error}).") from error
 
 
 def read_tensors_record(path: Path) -> dict[str, Any]:
@@ -171,8 +135,10 @@ def read_tensors_record(path: Path) -> dict[str, Any]:
 
 
 def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
-    content = _read(path)
+    content = read_file(path, machine_memory())
     length = int.from_bytes(content[:8], "little")
+    if length > LARGEST_HEADER:
+        raise RunError(f"{path} is damaged: it is no file of a run. {_RESTORE}")
     stamp = _STAMP.search(content, 8, min(8 + length, len(content)))
     if stamp is None:
         raise RunError(f"{path} is damaged: it is cut short or no file of a run. {_RESTORE}")
@@ -183,21 +149,16 @@ def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
             f"{path} is damaged or was changed after it was written: its checksum does not match. "
             f"{_RESTORE}"
         )
-    record: dict[str, Any] = json.loads(
-        json.loads(content[8 : 8 + length])["__metadata__"]["probgen"]
-    )
+    try:
+        record = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["probgen"])
+    except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
+        raise RunError(f"{path} is damaged: its header cannot be read ({error!r}).") from error
+    if not isinstance(record, dict):
+        raise RunError(f"{path} is damaged: its record is no JSON object. {_RESTORE}")
     return content, record
 
 
 _RESTORE = "Restore the file from a copy, or train again in another folder."
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise RunError(f"{path} cannot be read ({reason}).") from error
 
 
 # ---------------------------------------------------------------- states as records

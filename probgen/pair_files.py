@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from probgen.disk import absolute
 from probgen.pair import LatentVariableModel
 
 
@@ -37,18 +38,27 @@ def load_pair(spec: str) -> LatentVariableModel:
         raise ValueError(
             f"A model of your own is written file:builder, such as my_model.py:build, got {spec!r}."
         )
-    path = Path(file).absolute()
+    path = absolute(file)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}, named by {spec!r}. Check the name.")
     return build_from_file(path, builder, path.read_bytes())
 
 
-def build_from_file(path: Path, builder: str, content: bytes) -> LatentVariableModel:
-    """Run a file's content and call its builder; `load_pair` says the rest."""
+def build_from_file(
+    path: Path, builder: str, content: bytes, *, folder_first: bool = True
+) -> LatentVariableModel:
+    """Run a file's content and call its builder; `load_pair` says the rest.
+
+    Args:
+        path: the file.
+        builder: a function, a class or a pair that it defines.
+        content: of the file.
+        folder_first: modules beside the file come before installed ones, as for a script.
+    """
     shown = f"{path.name}:{builder}"
     digest = hashlib.sha256(content).hexdigest()
     name = f"probgen_user_{hashlib.sha256(str(path).encode() + content).hexdigest()[:12]}"
-    with _importable(path.parent):
+    with _importable(path.parent, folder_first):
         module = _run(path, content, name)
         made = getattr(module, builder, None)
         if made is None:
@@ -123,12 +133,12 @@ _helpers: dict[str, Path] = {}
 
 
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def _importable(folder: Path, first: bool) -> Iterator[None]:
     for name in [name for name, home in _helpers.items() if home != folder]:
         sys.modules.pop(name, None)
         del _helpers[name]
     before = set(sys.modules)
-    sys.path.insert(0, str(folder))
+    sys.path.insert(0 if first else len(sys.path), str(folder))
     importlib.invalidate_caches()
     try:
         yield
@@ -138,4 +148,5 @@ def _importable(folder: Path) -> Iterator[None]:
             if place and folder in Path(place).parents and not name.startswith("probgen_user_"):
                 _helpers[name] = folder
         if str(folder) in sys.path:
-            sys.path.remove(str(folder))
+            places = [i for i, place in enumerate(sys.path) if place == str(folder)]
+            del sys.path[places[0 if first else -1]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import fields
@@ -35,8 +34,7 @@ from probgen.inference.recording import (
 from probgen.inference.results import FitResult, set_progress
 from probgen.inference.scores import Score
 from probgen.pair import LatentVariableModel
-from probgen.pair_files import build_from_file
-from probgen.recipes import build, recipe_of
+from probgen.run_pairs import Code, built_pair, code_of, unbuilt_pair
 from probgen.sources import NAMES, load, load_whole
 
 ARRAYS = ("log_prob", "standard_error", "bias", "ess", "khat", "replicates")
@@ -198,14 +196,15 @@ def load_run(
     """Read a run directory, also of a run that was killed or is still going on.
 
     Declared and library pairs are built again from their names and numbers; nothing is unpickled
-    and no code of the folder is run. A pair from a Python file is built by running that file, as
-    long as it is where it was, outside the folder, and unchanged; what it imports is not checked.
+    and no code is run. A pair from a Python file needs that file to be run, and no folder can say
+    that it may be: give the pair, or `trust_code=True`.
 
     Args:
         path: the folder that `fit(run_dir=...)` wrote.
-        pair: for a pair that was written by hand or has networks of its own: a new one, into
-            which the weights go.
-        trust_code: run the copy of a pair's Python file that lies in the folder. Read it first.
+        pair: for a pair that was written by hand, has networks of its own or comes from a file: a
+            new one, into which the weights go.
+        trust_code: run the Python file that the configuration names, if it is as it was, or else
+            its copy in the folder. Read it first; what it imports is not checked.
 
     Returns:
         The run. Weights are those that `fit` kept, or, of a run that has not ended, the best so
@@ -213,7 +212,7 @@ def load_run(
 
     Raises:
         RunError: (a `ValueError`) no such run, one that is damaged, edited or of a newer version,
-            or whose pair cannot be built.
+            or whose pair cannot be built, or needs code that is not trusted.
 
     Example:
         >>> import tempfile, torch, probgen as pg
@@ -224,9 +223,36 @@ def load_run(
         >>> run.pair.name, len(run.result.elbo)
         ('PPCA', 2)
     """
-    folder = Path(path)
+    return _read_or_say_why(Path(path), pair, trust_code)
+
+
+def look_at_run(path: str | os.PathLike[str], reason: str) -> Run:
+    """A run whose pair is not built, so that no code is run; its `pair` can be shown only.
+
+    Args:
+        path: the folder.
+        reason: why it is not built.
+
+    Raises:
+        RunError: no such run, or a damaged one.
+    """
+    return _read_or_say_why(Path(path), None, False, reason)
+
+
+def code_of_run(path: str | os.PathLike[str]) -> Code | None:
+    """The Python file that `load_run` needs to run; none for declared and library pairs.
+
+    Raises:
+        RunError: no such run, or a damaged one.
+    """
+    return code_of(Path(path), read_config(_folder_of_run(Path(path)))["model"])
+
+
+def _read_or_say_why(
+    folder: Path, pair: LatentVariableModel | None, trust_code: bool, unbuilt: str | None = None
+) -> Run:
     try:
-        return _read(folder, pair, trust_code)
+        return _read(folder, pair, trust_code, unbuilt)
     except RunError:
         raise
     except ValueError as error:
@@ -237,14 +263,20 @@ def load_run(
         ) from error
 
 
-def _read(folder: Path, pair: LatentVariableModel | None, trust_code: bool) -> Run:
+def _folder_of_run(folder: Path) -> Path:
     if not (folder / CONFIG).is_file():
         what = "has no config.json" if folder.is_dir() else "does not exist"
         raise RunError(
             f"There is no run in {folder}: it {what}. `probgen list FOLDER` shows the runs below a "
             "folder."
         )
-    config = read_config(folder)
+    return folder
+
+
+def _read(
+    folder: Path, pair: LatentVariableModel | None, trust_code: bool, unbuilt: str | None
+) -> Run:
+    config = read_config(_folder_of_run(folder))
     file = _state_file(folder)
     if file is None:
         raise RunError(
@@ -254,10 +286,13 @@ def _read(folder: Path, pair: LatentVariableModel | None, trust_code: bool) -> R
     tensors, record = read_tensors(file)
     check_run(record, config, file)
     latest, best = split_weights(tensors)
-    pair = _built(folder, config, pair, trust_code)
-    pair.to(device="cpu", dtype=as_dtype(config["settings"]["precision"]))
-    load_weights(pair, best or latest, file)
-    pair.eval()
+    if unbuilt is None:
+        pair = built_pair(folder, config["model"], pair, trust_code)
+        pair.to(device="cpu", dtype=as_dtype(config["settings"]["precision"]))
+        load_weights(pair, best or latest, file)
+        pair.eval()
+    else:
+        pair = unbuilt_pair(folder, config, best or latest, unbuilt)
     result = FitResult(pair)
     set_progress(result, record["progress"])
     ended = file.name == WEIGHTS
@@ -302,56 +337,6 @@ def _with(source: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     if arguments.get("split"):
         arguments["split"] = tuple(arguments["split"])
     return arguments
-
-
-def _built(
-    folder: Path, config: Mapping[str, Any], pair: LatentVariableModel | None, trust_code: bool
-) -> LatentVariableModel:
-    recipe = config["model"]
-    if pair is not None:
-        theirs = recipe_of(pair)
-        if recipe["kind"] != "file" and theirs != recipe:
-            raise RunError(
-                f"{folder} is a run of another pair than the one given: {_named(recipe)} was trained, "
-                f"{_named(theirs)} was given, and classes, settings and parts must be the same."
-            )
-        return pair
-    if recipe["kind"] == "own":
-        raise RunError(
-            f"The pair of {folder} is {recipe['class']}, which only its author's code can build: make "
-            "a new one and give it, load_run(path, pair=...). For the command line put a function "
-            "that returns it into a file: my_model.py:build."
-        )
-    if recipe["kind"] != "file":
-        try:
-            return build(recipe)
-        except ValueError as error:
-            raise RunError(f"{folder / CONFIG}: {error}") from error
-    original, copy = Path(recipe["path"]), folder / "model.py"
-    # A file that comes with the run directory is a stranger's, whatever the configuration says.
-    known = original.is_absolute() and folder.resolve() not in original.resolve().parents
-    for file, allowed in ((original, known or trust_code), (copy, trust_code)):
-        if allowed and file.is_file():
-            content = file.read_bytes()
-            if hashlib.sha256(content).hexdigest() == recipe["sha256"]:
-                return build_from_file(file, recipe["builder"], content)
-    state = "has changed since" if original.is_file() else "is not there any more"
-    raise RunError(
-        f"The pair of {folder} comes from {original}, which {state}. "
-        + (
-            f"The copy in {copy} does not match either."
-            if trust_code
-            else f"{copy} is the code as it was: read it, and run it by trust_code=True "
-            "(--trust-code)."
-        )
-    )
-
-
-def _named(recipe: Mapping[str, Any]) -> str:
-    """A recipe in a few words."""
-    if recipe["kind"] == "declared":
-        return f"{recipe['p']}, {recipe['q']} {recipe['variables']}"
-    return str({k: v for k, v in recipe.items() if k in ("class", "arguments", "path", "builder")})
 
 
 def _check_metrics(folder: Path, result: FitResult, ended: bool) -> None:

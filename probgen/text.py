@@ -1,7 +1,8 @@
-"""Aligned tables of text."""
+"""Text for a terminal: aligned tables, and nothing that the terminal would obey."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Sequence
 
 
@@ -21,3 +22,27 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> tuple[list[
         ]
         lines.append("  ".join(cells).rstrip())
     return lines, widths
+
+
+def printable(text: str, *, lines: bool = True) -> str:
+    """Text without what moves a cursor, changes colours or hides letters, which is written out.
+
+    Names and paths may come from files of anybody, and a terminal obeys what it is sent.
+
+    Args:
+        text: any.
+        lines: leave line ends and tabs as they are; in one line they are written out too.
+
+    Example:
+        >>> printable("a\x1b[31mb")
+        'a\\x1b[31mb'
+    """
+    if text.isprintable():
+        return text
+    kept = "\n\t" if lines else ""
+    return "".join(
+        letter
+        if letter.isprintable() or letter in kept or unicodedata.category(letter) == "Zs"
+        else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )

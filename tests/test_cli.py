@@ -119,8 +119,8 @@ def test_formulas_files_and_library_names(probgen: Any, tmp_path: Path) -> None:
     done = probgen(
         "train", "mine.py:build", "--data", "digits", "--epochs", "1", "--run-dir", "f", "-q"
     )
-    assert done.status == 0, done.err
-    assert probgen("evaluate", "f", "--samples", "5", "-q").status == 0
+    assert done.status == 0 and "probgen evaluate f --pair mine.py:build" in done.out, done.err
+    assert probgen("evaluate", "f", "--samples", "5", "-q", "--pair", "mine.py:build").status == 0
     for name in ("ppca", "factor-analysis"):
         done = probgen("train", name, "--data", "digits", "--epochs", "1", "--run-dir", name, "-q")
         assert done.status == 0, done.err

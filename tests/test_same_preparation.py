@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import probgen as pg
-from probgen.files import read_record, write_record
 from tests.fitting import QUICK, structured, vae
 
 pytestmark = pytest.mark.filterwarnings("ignore::probgen.UnreliableEstimateWarning")
@@ -164,32 +163,6 @@ def test_resuming_notices_what_a_hash_does_not(tmp_path: Path) -> None:
             resume=True,
             **settings,
         )
-
-
-def test_code_that_comes_with_a_run_is_not_run(tmp_path: Path) -> None:
-    file = tmp_path / "code" / "m.py"
-    file.parent.mkdir()
-    file.write_text(
-        "import probgen as pg\ndef build():\n    return pg.models.VAE(x=pg.Bernoulli(6), z=pg.Normal(2))\n"
-    )
-    pg.fit(
-        pg.load_pair(f"{file}:build"),
-        structured(16),
-        num_epochs=1,
-        run_dir=tmp_path / "run",
-        **QUICK,
-    )
-    config = read_record(tmp_path / "run" / "config.json")
-    for path in (
-        str(tmp_path / "run" / "model.py"),
-        "run/model.py",
-        str(tmp_path / "code/../run/model.py"),
-    ):
-        changed = {**config, "model": {**config["model"], "path": path}}
-        write_record(tmp_path / "run" / "config.json", changed)
-        with pytest.raises(pg.RunError, match="--trust-code"):
-            pg.load_run(tmp_path / "run")
-        pg.load_run(tmp_path / "run", trust_code=True)
 
 
 def test_pairs_from_a_file_share_nothing(tmp_path: Path) -> None:
