@@ -20,7 +20,8 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from probgen.pair import LatentVariableModel, sample_sites
+from probgen.pair import LatentVariableModel
+from probgen.structure import sample_sites
 
 Site = dict[str, Any]
 
