@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from probgen.checks import check_shape, check_support, convert
 from probgen.conditionals import Conditional
 from probgen.contexts import as_count, as_seed, enough_memory, evaluation, fixed_seed
 from probgen.formula import product
-from probgen.structure import Graph, ancestors, sample_sites, sites_of
+from probgen.structure import Graph, ancestors, sample_sites, sites_of, uninformed
 from probgen.text import aligned
 from probgen.variables import Variable
 
@@ -41,6 +42,13 @@ class LatentVariableModel(nn.Module):
     - All learnable parameters are `nn.Parameter`s; nothing lives in Pyro's global store.
     - By convention the conditionals are attributes `p_x`, `q_z`: the factorization, the parameter
       counts and the checks of the structure are read from them.
+    - Every latent has one value a datum; there is none yet that all data share. A guide that sees no
+      data which tell of a latent, such as q(w), is mostly meant for one of those, so `fit` refuses it
+      unless the class says `local = True`.
+
+    Attributes:
+        local: latents that no datum informs are meant: drawn anew for each datum, by one guide
+            for all data.
 
     Example:
         >>> import pyro, torch, probgen as pg
@@ -63,6 +71,8 @@ class LatentVariableModel(nn.Module):
         >>> Autoencoding().sample(3)["x"].shape
         torch.Size([3, 6])
     """
+
+    local: bool = False
 
     if TYPE_CHECKING:
 
@@ -144,6 +154,17 @@ class LatentVariableModel(nn.Module):
         """Variables that must be given: without a guide factor, and not summed out."""
         free = {*self.factors("q"), *self._unread("q"), *self.summed_names}
         return [name for name in self.variables if name not in free]
+
+    def uninformed_names(self, given: Iterable[str] = ()) -> list[str]:
+        """Latents whose guide sees no data that tell of them: one guide for all data, as in q(w).
+
+        They are read from the conditionals `p_x`, `q_z`; what a guide computes otherwise is not.
+
+        Args:
+            given: names of variables that are data, though the guide could infer them.
+        """
+        unread = self._unread("p") | self._unread("q")
+        return uninformed(self._parents("p"), self._parents("q"), given, unread)
 
     def _parents(self, prefix: str) -> Graph:
         return {name: list(factor.parents) for name, factor in self.factors(prefix).items()}
@@ -289,13 +310,17 @@ class LatentVariableModel(nn.Module):
         variable = self.variables[name]
         if name in self.input_names:
             return "must be given: an input, never scored"
+        uninformed = name in self.uninformed_names()
         if name in self.summed_names:
             classes = getattr(variable, "num_classes", 2)
             guided = name in self.factors("q") or name in self._unread("q")
             by = "" if guided else ", in the model"
-            return f"summed out exactly over {classes} classes{by}"
+            same = ", with one guide for all data" if uninformed else ""
+            return f"summed out exactly over {classes} classes{by}{same}"
         if name not in self.data_names:
             kind = ", score-function gradient" if variable.discrete else ""
+            if uninformed:
+                return f"drawn anew for each datum, from a guide that no data inform{kind}"
             return f"sampled from the guide{kind}"
         return "must be given: it is the data"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -23,6 +23,36 @@ def ancestors(graph: Graph, name: str) -> set[str]:
         new = set(graph.get(stack.pop(), ())) - found
         found |= new
         stack.extend(new)
+    return found
+
+
+def uninformed(
+    p: Graph, q: Graph, given: Iterable[str] = (), unread: Iterable[str] = ()
+) -> list[str]:
+    """Latents whose guide sees no data that say anything of them beyond their prior.
+
+    Data say something of a latent if they depend on it or on what it depends on. What the latent
+    itself depends on, a class or an input, does not: p(u | g) knows as much. So a guide q(w), or
+    q(u | g), is one distribution for all data, or for all data of a class. A latent on which nothing
+    depends, an auxiliary one, is informed by whatever its guide sees.
+
+    Args:
+        p: the model.
+        q: the guide.
+        given: variables with a guide factor that are data all the same.
+        unread: variables whose factors are not in `p` or `q`, though the pair samples them. No
+            latent is named of which that leaves a doubt.
+    """
+    missing, unread = q.keys() - set(given), set(unread)
+    found = []
+    for name in (name for name in q if name in missing and name in p):
+        seen = ancestors(q, name)
+        own = {name} | ancestors(p, name)
+        telling = set(p)
+        if not unread and any(name in ancestors(p, v) for v in p):
+            telling = {v for v in p if v not in own and ancestors(p, v) & own}
+        if not seen & unread and not seen & telling - missing:
+            found.append(name)
     return found
 
 

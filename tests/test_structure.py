@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -12,9 +13,224 @@ import pytest
 import torch
 
 import probgen as pg
+from probgen.structure import uninformed
 from tests.pairs import BY_HAND, CASES
 
 QUIET: Any = {"progress": False, "device": "cpu"}
+
+
+def regression(**settings: Any) -> pg.LatentVariableModel:
+    torch.manual_seed(0)
+    return pg.declare(
+        "p(w) p(y | w, x)", "q(w)", hidden=(), w=pg.Normal(3), y=pg.Normal(1, scale=2.0),
+        x=pg.Normal(2), **settings,
+    )  # fmt: skip
+
+
+def rows(n: int = 12) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    x = torch.randn(n, 2)
+    return {"x": x, "y": x @ torch.tensor([[1.0], [-2.0]])}
+
+
+# ---------------------------------------------------------------- latents that no datum informs
+
+
+def test_one_guide_for_all_data_is_refused_unless_it_is_meant() -> None:
+    with pytest.warns(UserWarning, match=r"w is drawn anew for each datum, and the guide q\(w\)"):
+        pair = regression()
+    assert "drawn anew for each datum, from a guide that no data inform" in repr(pair)
+    with pytest.raises(ValueError, match=r"(?s)no data inform w .* global latents .* local=True"):
+        pg.fit(pair, rows(), num_epochs=1, **QUIET)
+    # A stream of batches says so too.
+    with pytest.raises(ValueError, match="no data inform w"):
+        pg.fit(pair, [rows()], num_epochs=1, **QUIET)
+    assert pg.fit(regression(local=True), rows(), num_epochs=1, **QUIET).elbo
+
+
+@pytest.mark.filterwarnings("ignore:declare")
+@pytest.mark.parametrize("local", [False, True])
+def test_the_score_of_such_a_pair_is_right(local: bool) -> None:
+    """y = a·w + b·x + c + noise with w ~ N(0, I) anew in each row: y ~ N(b·x + c, |a|² + σ²)."""
+    pair, data = regression(local=local), rows()
+    for_w, for_x = pair.p_y.network.layers[0].weight.detach().split([3, 2], -1)
+    mean = data["x"] @ for_x.T + pair.p_y.network.layers[0].bias.detach()
+    exact = dist.Normal(mean, (for_w.square().sum() + 4).sqrt()).log_prob(data["y"]).squeeze(-1)
+    score = pg.log_marginal_likelihood(pair, data, num_samples=4000, device="cpu")
+    assert (abs(score.log_prob - exact.numpy()) <= 4.5 * score.standard_error).all()
+
+
+def test_that_it_is_meant_survives(tmp_path: Path) -> None:
+    pair = regression(local=True)
+    assert "    local = True" in pair.source
+    for twin in (pickle.loads(pickle.dumps(pair)), copy.deepcopy(pair)):
+        assert twin.local is True
+        assert pg.fit(twin, rows(), num_epochs=1, **QUIET).elbo
+    pg.fit(pair, rows(), num_epochs=1, run_dir=tmp_path / "run", **QUIET)
+    kept = pg.load_run(tmp_path / "run").pair
+    assert kept.local is True and kept.source == pair.source
+    again = pg.fit(regression(local=True), rows(), num_epochs=2, run_dir=tmp_path / "run",
+                   resume=True, **QUIET)  # fmt: skip
+    assert len(again.elbo) == 2
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "names"),
+    [
+        ("p(w) p(y | w, x)", "q(w | x)", ["w"]),  # an input tells nothing of it
+        ("p(x) p(w) p(y | w, x)", "q(w | x)", ["w"]),  # nor does what is independent of it
+        ("p(w) p(y | w, x)", "q(w | y, x)", []),
+        ("p(g) p(u | g) p(x | u)", "q(u | g)", ["u"]),  # groups: p(u | g) knows g as well
+        ("p(u | g) p(x | u)", "q(u | g)", ["u"]),
+        ("p(u | g) p(x | u)", "q(u | g, x)", []),
+        ("p(a) p(b | a) p(x | b)", "q(b) q(a | b)", ["b", "a"]),
+        ("p(a) p(b | a) p(x | b)", "q(b | x) q(a | b)", []),
+        ("p(a) p(b) p(x | a, b)", "q(a) q(b | x, a)", ["a"]),
+        ("p(c) p(u | c) p(x | c) p(y | u)", "q(c | x) q(u | x)", []),  # by what both depend on
+        ("p(z) p(x | z) p(a | x, z)", "q(a | x) q(z | a)", []),  # auxiliary
+    ],
+)
+@pytest.mark.filterwarnings("ignore:declare")
+def test_which_latents_no_data_inform(p: str, q: str, names: list[str]) -> None:
+    variables: Any = {
+        name: pg.Normal(1) for name in "abcguwxyz" if name in p[1:].replace("p(", "(")
+    }
+    pair = pg.declare(p, q, hidden=(), **variables)
+    assert pair.uninformed_names() == names
+    assert ("no data inform" in repr(pair)) == bool(names)
+    data = {name: torch.randn(3, 1) for name in pair.data_names}
+    if names:
+        with pytest.raises(ValueError, match=f"no data inform {', '.join(names)}"):
+            pg.fit(pair, data, num_epochs=1, **QUIET)
+    else:
+        pg.fit(pair, data, num_epochs=1, **QUIET)
+
+
+def test_a_latent_is_informed_by_what_it_correlates_with() -> None:
+    """Random linear-Gaussian models: what tells of a latent has a covariance with it."""
+    generator = torch.Generator().manual_seed(0)
+    counts = [0, 0]
+    for _ in range(300):
+        names = "abcdef"
+        edges = (torch.rand(6, 6, generator=generator) < 0.3).tril(-1)  # later on earlier
+        weights = edges * (torch.rand(6, 6, generator=generator, dtype=torch.float64) + 0.5)
+        root = torch.linalg.inv(torch.eye(6, dtype=torch.float64) - weights)
+        covariance, above = root @ root.T, root.abs() > 1e-12
+        p = {n: [m for j, m in enumerate(names) if edges[i, j]] for i, n in enumerate(names)}
+        latent = int(torch.randint(5, (), generator=generator))
+        if not above[latent + 1 :, latent].any():
+            continue  # nothing depends on it
+        seen = [i for i in range(6) if i != latent and torch.rand((), generator=generator) < 0.4]
+        q = {names[latent]: [names[i] for i in seen]}
+        tells = [i for i in seen if abs(covariance[i, latent]) > 1e-12 and not above[latent, i]]
+        assert uninformed(p, q) == ([] if tells else [names[latent]])
+        counts[bool(tells)] += 1
+    assert min(counts) > 50
+
+
+def test_a_label_that_is_given_is_not_a_latent() -> None:
+    """q(y) is one guess for all unlabelled data; where all have labels it does no harm."""
+    with pytest.warns(UserWarning, match="y is drawn anew"):
+        pair = pg.declare(
+            "p(y) p(z) p(x | y, z)", "q(y) q(z | x, y)", hidden=(),
+            y=pg.Categorical(2), z=pg.Normal(1), x=pg.Normal(2),
+        )  # fmt: skip
+    x, y = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
+    for observed in (None, {"y": torch.ones(4, dtype=torch.bool)}):
+        pg.fit(pair, pg.Dataset({"x": x, "y": y}, observed=observed), num_epochs=1, **QUIET)
+    some = {"y": torch.tensor([True, False, True, False])}
+    for data in (pg.Dataset({"x": x}), pg.Dataset({"x": x, "y": y}, observed=some)):
+        with pytest.raises(ValueError, match="no data inform y"):
+            pg.fit(pair, data, num_epochs=1, **QUIET)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_usual_pairs_are_not_hit(name: str) -> None:
+    pair = CASES[name].build()
+    assert pair.uninformed_names() == [] and pair.local is False
+
+
+class Regression(pg.LatentVariableModel):
+    """p(w) p(y | w, x), q(w), without conditionals; `outside` puts w where only one is drawn."""
+
+    outside = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loc = torch.nn.Parameter(torch.zeros(2))
+        self.raw = torch.nn.Parameter(torch.zeros(2))
+
+    def model(self, x: Any = None, y: Any = None, w: Any = None) -> None:
+        prior = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+        if self.outside:
+            w = pyro.sample("w", prior)
+        with pyro.plate(
+            "data", self.batch_size(x=x, y=y, w=w if not self.outside else None), dim=-1
+        ):
+            if not self.outside:
+                w = pyro.sample("w", prior, obs=w)
+            pyro.sample("y", dist.Normal((w * x).sum(-1, keepdim=True), 0.5).to_event(1), obs=y)
+
+    def guide(self, x: Any = None, y: Any = None, w: Any = None) -> None:
+        posterior = dist.Normal(self.loc, self.raw.exp()).to_event(1)
+        if self.outside:
+            pyro.sample("w", posterior)
+            return
+        with pyro.plate("data", self.batch_size(x=x, y=y, w=w), dim=-1):
+            if w is None:
+                pyro.sample("w", posterior)
+
+
+class LocalRegression(Regression):
+    local = True
+
+
+def test_pairs_without_conditionals_are_read_by_their_sites() -> None:
+    with pytest.raises(ValueError, match="no data inform w in Regression"):
+        pg.fit(Regression(), rows(), num_epochs=1, **QUIET)
+    for twin in (LocalRegression(), pickle.loads(pickle.dumps(LocalRegression()))):
+        assert pg.fit(copy.deepcopy(twin), rows(), num_epochs=1, **QUIET).elbo
+
+
+class Amortized(Regression):
+    """q(w | x, y) whose network begins with zeros: equal for all data, and yet one a datum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(3, 2)
+        torch.nn.init.zeros_(self.net.weight)
+
+    def guide(self, x: Any = None, y: Any = None, w: Any = None) -> None:
+        with pyro.plate("data", self.batch_size(x=x, y=y, w=w), dim=-1):
+            if w is None:
+                loc = self.net(torch.cat([x, y], -1))
+                pyro.sample("w", dist.Normal(loc, self.raw.exp()).to_event(1))
+
+
+class Flow(Amortized):
+    """A fixed base distribution, moved by what the data say."""
+
+    def guide(self, x: Any = None, y: Any = None, w: Any = None) -> None:
+        with pyro.plate("data", self.batch_size(x=x, y=y, w=w), dim=-1):
+            if w is None:
+                move = dist.transforms.AffineTransform(self.net(torch.cat([x, y], -1)), 1.0, 1)
+                base = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+                pyro.sample("w", dist.TransformedDistribution(base, [move]))
+
+
+@pytest.mark.parametrize("kind", [Amortized, Flow])
+def test_equal_is_not_the_same(kind: type[Regression]) -> None:
+    assert pg.fit(kind(), rows(), num_epochs=1, **QUIET).elbo
+
+
+def test_a_site_outside_the_plate_is_not_told_to_move_inside() -> None:
+    pair = Regression()
+    pair.outside = True
+    with pytest.raises(ValueError, match="w stands outside") as error:
+        pg.fit(pair, rows(), num_epochs=1, **QUIET)
+    text = str(error.value)
+    assert "Global latents" in text and "Parameter" in text and "drawn anew for each datum" in text
+    assert "Move it inside" not in text
 
 
 # ---------------------------------------------------------------- what cannot be read is not claimed

@@ -13,7 +13,8 @@ from torch import Tensor
 from probgen.checks import check_shape, check_support, convert, is_class
 from probgen.contexts import evaluation, fixed_seed
 from probgen.data import Dataset, Splits, as_tensor
-from probgen.inference.traces import Site, trace_pair
+from probgen.inference.informed import check_informed
+from probgen.inference.traces import PairTrace, Site, trace_pair
 from probgen.pair import LatentVariableModel
 
 
@@ -25,6 +26,7 @@ def prepare(
     device: torch.device,
     dtype: torch.dtype,
     probe: bool = True,
+    learning: bool = False,
 ) -> Dataset:
     """Select the pair's variables, check names, shapes and supports over all data, and convert.
 
@@ -37,6 +39,7 @@ def prepare(
         dtype: of values that are not classes.
         probe: run the pair on two data first, so that breaches of its contract show; a stream of
             batches does so once.
+        learning: refuse latents that no data inform, unless the pair says that they are meant.
 
     Raises:
         TypeError: data of the wrong kind.
@@ -74,9 +77,13 @@ def prepare(
         values[name] = value.to(device)
     spread = {name: scale for name, scale in dataset.spread.items() if name in values}
     dataset = replace(dataset, values=values, observed=masks, spread=spread)
-    sites = {}
+    sites: dict[str, Site] = {}
     if probe or any(name not in variables for name in values):
-        sites = _probe(pair, dataset, dtype)
+        passed = _probe(pair, dataset, dtype)
+        sites = passed.model
+        if learning and probe:
+            known = [name for name in values if name not in masks or bool(masks[name].all())]
+            check_informed(pair, passed, known, owner)
     for name, value in values.items():
         site = sites.get(name)
         support = variables[name].support if name in variables else site and site["fn"].support
@@ -134,7 +141,7 @@ def known_part(pair: LatentVariableModel, data: Dataset) -> Dataset:
     return data.only(*[name for name in data.values if name in names])
 
 
-def _probe(pair: LatentVariableModel, dataset: Dataset, dtype: torch.dtype) -> dict[str, Site]:
+def _probe(pair: LatentVariableModel, dataset: Dataset, dtype: torch.dtype) -> PairTrace:
     """Run the pair once on two data: breaches of the contract show before the first step."""
     few = dataset.subset(slice(0, 2))
     variables = pair.variables
@@ -151,4 +158,4 @@ def _probe(pair: LatentVariableModel, dataset: Dataset, dtype: torch.dtype) -> d
                 values[name] = values[name].to(dtype)
     device = next(iter(values.values())).device
     with evaluation(pair), fixed_seed(0, device):
-        return trace_pair(pair, values, observed=few.observed).model
+        return trace_pair(pair, values, observed=few.observed)
