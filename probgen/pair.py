@@ -321,7 +321,7 @@ class LatentVariableModel(nn.Module):
             kind = ", score-function gradient" if variable.discrete else ""
             if uninformed:
                 return f"drawn anew for each datum, from a guide that no data inform{kind}"
-            return f"sampled from the guide{kind}"
+            return f"sampled from the guide, for all data or none{kind}"
         return "must be given: it is the data"
 
 

@@ -350,3 +350,41 @@ def test_an_input_is_still_an_input() -> None:
         pair = CASES[name].build()
         assert pair.input_names == ["y"] and pair.data_names == ["x", "y"]
     assert BY_HAND["CVAE"]().input_names == ["y"]
+
+
+# ---------------------------------------------------------------- what may be partly observed
+
+
+def test_what_print_and_the_refusal_say_of_holes_is_one_thing() -> None:
+    """A continuous variable is given for all data or for none, with a guide factor or without."""
+    pair = CASES["VAE"].build()
+    assert "sampled from the guide, for all data or none" in repr(pair)
+    x, z = torch.zeros(4, 6), torch.zeros(4, 2)
+    mask = torch.tensor([True, False, True, True])
+    for name, out in (("z", ", or leave z out for all data"), ("x", "")):
+        data = pg.Dataset({"x": x, "z": z}, observed={name: mask})
+        for use in (
+            lambda data: pg.fit(pair, data, num_epochs=1, **QUIET),
+            lambda data: pg.log_marginal_likelihood(pair, data, num_samples=2, device="cpu"),
+        ):
+            with pytest.raises(ValueError, match="is given for all data or for none") as error:
+                use(data)
+            text = str(error.value)
+            assert text.endswith(f"Drop those data, or fill the holes{out}.")
+            assert "guide factor" not in text
+    # Both ways out are open, and a mask without holes is no mask.
+    for whole in ({"x": x[mask]}, {"x": x, "z": z}):
+        assert pg.fit(pair, whole, num_epochs=1, **QUIET).elbo
+    full = pg.Dataset({"x": x, "z": z}, observed={"x": mask | True, "z": mask | True})
+    assert torch.isfinite(torch.tensor(pg.fit(pair, full, num_epochs=1, **QUIET).elbo)).all()
+
+
+def test_the_advice_for_a_class_is_one_that_helps() -> None:
+    x, y = torch.zeros(4, 6), torch.zeros(4, dtype=torch.long)
+    data = pg.Dataset({"x": x, "y": y}, observed={"y": torch.tensor([True, False, True, True])})
+    variables: Any = {"y": pg.Categorical(3), "z": pg.Normal(2), "x": pg.Bernoulli(6), "hidden": ()}
+    lacking = pg.declare("p(y) p(z) p(x | y, z)", "q(z | x, y)", **variables)
+    with pytest.raises(ValueError, match=r"add a guide factor q\(y \| ...\)"):
+        pg.fit(lacking, data, num_epochs=1, **QUIET)
+    with_factor = pg.declare("p(y) p(z) p(x | y, z)", "q(z | x, y) q(y | x)", **variables)
+    assert pg.fit(with_factor, data, num_epochs=1, **QUIET).elbo

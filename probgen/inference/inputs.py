@@ -15,7 +15,8 @@ from probgen.contexts import evaluation, fixed_seed
 from probgen.data import Dataset, Splits, as_tensor
 from probgen.inference.informed import check_informed
 from probgen.inference.traces import PairTrace, Site, trace_pair
-from probgen.pair import LatentVariableModel
+from probgen.pair import LatentVariableModel, is_summable
+from probgen.variables import Variable
 
 
 def prepare(
@@ -67,7 +68,7 @@ def prepare(
         if not bool(masks[name].all()):
             raise ValueError(
                 f"{owner}: {name} is observed for some data only, but {pair.name} cannot sum it out "
-                f"where it is missing. Drop those data, or add a guide factor q({name} | ...)."
+                f"where it is missing. {_way_out(pair, name, variables[name])}"
             )
         del masks[name]
     values = {}
@@ -139,6 +140,17 @@ def known_part(pair: LatentVariableModel, data: Dataset) -> Dataset:
     """The variables of a Dataset that the pair has."""
     names = variable_names(pair)
     return data.only(*[name for name in data.values if name in names])
+
+
+def _way_out(pair: LatentVariableModel, name: str, variable: Variable) -> str:
+    """What to do with a variable that is partly observed and cannot be summed out."""
+    if is_summable(variable) and name in pair.factors("p"):
+        return f"Drop those data, or add a guide factor q({name} | ...)."
+    out = "" if name in pair.data_names else f", or leave {name} out for all data"
+    return (
+        "Only a scalar class with a distribution may have holes; "
+        f"a {variable!r} is given for all data or for none. Drop those data, or fill the holes{out}."
+    )
 
 
 def _probe(pair: LatentVariableModel, dataset: Dataset, dtype: torch.dtype) -> PairTrace:

@@ -128,7 +128,7 @@ def trace_pair(
             raise ValueError(
                 f"{pair.name}: {name} is observed for some data only, and cannot be summed out "
                 "over its classes elsewhere. Only scalar discrete variables of the pair can be "
-                "partly observed."
+                "partly observed; drop those data, or fill the holes."
             )
     return PairTrace(
         model_sites,
