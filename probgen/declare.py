@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import linecache
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ def declare(
     *,
     hidden: Sequence[int] = (500, 500),
     activation: Callable[[], nn.Module] = nn.Tanh,
+    local: bool = False,
     **variables: Any,
 ) -> LatentVariableModel:
     """Write a pair from its factorization.
@@ -39,11 +41,17 @@ def declare(
             factor is summed out in the model.
         hidden: widths of the hidden layers of every MLP; `()` is a linear map.
         activation: class of the MLPs' nonlinearity.
+        local: say that a latent which no data inform, as with the guide q(w), is meant: each datum
+            draws its own, from one guide for all. Without it declare warns and `fit` refuses, since
+            most who write it mean one value for all data, which no pair has yet.
         **variables: a variable for each name; and, as `p_x=` or `q_z=`, a network, a network
             factory or a whole `Conditional` of your own in place of the MLP of that factor.
 
     Returns:
         The pair: `print(pair)` shows what is observed, summed and sampled, `pair.source` the code.
+
+    Warns:
+        UserWarning: no data inform a latent, and `local` does not say that it is meant.
 
     Raises:
         FormulaError: a `ValueError` that shows the formula with a caret under the place.
@@ -62,6 +70,10 @@ def declare(
     # A formula may run over lines; columns stay what they are in the message.
     p, q = (f.replace("\n", " ").replace("\t", " ") if isinstance(f, str) else f for f in (p, q))
     hidden = as_widths(hidden)
+    if not isinstance(local, bool):
+        raise TypeError(
+            f"declare: local must be True or False, got {local!r}; as a variable, call it something else."
+        )
     own = {name: variables.pop(name) for name in list(variables) if name[:2] in ("p_", "q_")}
     p_factors = sort(parse(p, "p"), p, "p")
     q_factors = sort(parse(q, "q"), q, "q")
@@ -71,7 +83,9 @@ def declare(
     _check_variables(p, q, p_factors, q_factors, variables)
     given = _own_conditionals(own, p_factors, q_factors, variables)
     _check_inferable(p, p_factors, q_factors, variables)
-    pair = _build(p_factors, q_factors, hidden, activation, variables, given)
+    pair = _build(p_factors, q_factors, hidden, activation, local, variables, given)
+    if not local:
+        _warn_of_uninformed(pair)
     vars(pair)["_declared"] = (p, q, hidden, activation, dict(variables), given)
     return pair
 
@@ -86,6 +100,9 @@ class DeclaredModel(LatentVariableModel):
         """The pair as Python: save it to a file to take over by hand."""
         return self._source
 
+    def _unread(self, prefix: str) -> frozenset[str]:
+        return frozenset()  # the formula says all
+
     def __reduce__(self) -> Any:
         return _restore, (self._source,), self.__dict__
 
@@ -95,10 +112,11 @@ def _build(
     q: Sequence[Factor],
     hidden: tuple[int, ...],
     activation: Callable[[], nn.Module],
+    local: bool,
     variables: Mapping[str, Variable],
     given: Mapping[str, Any],
 ) -> LatentVariableModel:
-    source = write_source(p, q, hidden, activation, variables, given)
+    source = write_source(p, q, hidden, activation, local, variables, given)
     arguments: dict[str, Any] = {n: v for n, v in variables.items() if not _is_native(v)}
     if _uses_mlp(p, q, given):
         arguments |= {"hidden": hidden, "activation": activation}
@@ -133,6 +151,7 @@ def write_source(
     q: Sequence[Factor],
     hidden: tuple[int, ...],
     activation: Callable[[], nn.Module],
+    local: bool,
     variables: Mapping[str, Variable],
     given: Mapping[str, Any],
 ) -> str:
@@ -202,6 +221,7 @@ def write_source(
         "class DeclaredPair(pg.LatentVariableModel):",
         f'    """{docstring}"""',
         "",
+        *(["    local = True  # latents that no data inform are meant", ""] if local else []),
         f"    def __init__(self{signature}):",
         "        super().__init__()",
         *(f"        {line}" for line in body),
@@ -218,6 +238,19 @@ def write_source(
     else:
         lines.append('        """Nothing is sampled: every variable is given or summed out."""')
     return "\n".join(lines) + "\n"
+
+
+def _warn_of_uninformed(pair: LatentVariableModel) -> None:
+    names = pair.uninformed_names()
+    if names:
+        factors = product("q", {n: f.parents for n, f in pair.factors("q").items() if n in names})
+        warnings.warn(
+            f"declare: {', '.join(names)} is drawn anew for each datum, and the guide {factors} sees no "
+            "data that tell of it: this is not one value for all data, such as the weights of a "
+            "regression, which no pair has yet. fit refuses the pair unless local=True says that it is "
+            "meant.",
+            stacklevel=3,
+        )
 
 
 def _uses_mlp(p: Sequence[Factor], q: Sequence[Factor], given: Mapping[str, Any]) -> bool:

@@ -8,7 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 RESERVED = frozenset(
-    {"self", "super", "fn", "data", "particles", "hidden", "activation", "named", "seed", "n"}
+    {
+        "self",
+        "super",
+        "fn",
+        "data",
+        "particles",
+        "hidden",
+        "activation",
+        "named",
+        "seed",
+        "n",
+        "local",
+    }
     | {"pyro", "torch", "probgen", "pg"}
 )
 """Words that the generated source, its plates or the signatures use and no variable can bear."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from probgen.checks import check_shape, check_support, convert
 from probgen.conditionals import Conditional
 from probgen.contexts import as_count, as_seed, enough_memory, evaluation, fixed_seed
 from probgen.formula import product
+from probgen.structure import Graph, ancestors, sample_sites, sites_of, uninformed
 from probgen.tensors import plain_tensor
 from probgen.text import aligned
 from probgen.variables import Variable
@@ -42,6 +43,13 @@ class LatentVariableModel(nn.Module):
     - All learnable parameters are `nn.Parameter`s; nothing lives in Pyro's global store.
     - By convention the conditionals are attributes `p_x`, `q_z`: the factorization, the parameter
       counts and the checks of the structure are read from them.
+    - Every latent has one value a datum; there is none yet that all data share. A guide that sees no
+      data which tell of a latent, such as q(w), is mostly meant for one of those, so `fit` refuses it
+      unless the class says `local = True`.
+
+    Attributes:
+        local: latents that no datum informs are meant: drawn anew for each datum, by one guide
+            for all data.
 
     Example:
         >>> import pyro, torch, probgen as pg
@@ -64,6 +72,8 @@ class LatentVariableModel(nn.Module):
         >>> Autoencoding().sample(3)["x"].shape
         torch.Size([3, 6])
     """
+
+    local: bool = False
 
     if TYPE_CHECKING:
 
@@ -119,8 +129,8 @@ class LatentVariableModel(nn.Module):
 
     @property
     def input_names(self) -> list[str]:
-        """Variables that are conditioned on and have no factor: always given, never scored."""
-        scored = {*self.factors("p"), *self.factors("q")}
+        """Variables that are conditioned on and have no distribution: always given, never scored."""
+        scored = {*self.factors("p"), *self.factors("q"), *self._unread("p")}
         return [name for name in self.variables if name not in scored]
 
     @property
@@ -130,20 +140,59 @@ class LatentVariableModel(nn.Module):
         Those with a guide factor; and those without that the model's other factors depend on and
         the guide's do not.
         """
-        guided = self.factors("q")
+        guided = {*self.factors("q"), *self._unread("q")}
+        scored = [*self.factors("p"), *self._unread("p")]
         parents = {p for f in self.factors("p").values() for p in f.parents}
-        parents -= {p for f in guided.values() for p in f.parents}
+        parents -= {p for f in self.factors("q").values() for p in f.parents}
         return [
             name
-            for name, factor in self.factors("p").items()
-            if is_summable(factor.variable) and (name in guided or name in parents)
+            for name in scored
+            if is_summable(self.variables[name]) and (name in guided or name in parents)
         ]
 
     @property
     def data_names(self) -> list[str]:
         """Variables that must be given: without a guide factor, and not summed out."""
-        free = {*self.factors("q"), *self.summed_names}
+        free = {*self.factors("q"), *self._unread("q"), *self.summed_names}
         return [name for name in self.variables if name not in free]
+
+    def uninformed_names(self, given: Iterable[str] = ()) -> list[str]:
+        """Latents whose guide sees no data that tell of them: one guide for all data, as in q(w).
+
+        They are read from the conditionals `p_x`, `q_z`; what a guide computes otherwise is not.
+
+        Args:
+            given: names of variables that are data, though the guide could infer them.
+        """
+        unread = self._unread("p") | self._unread("q")
+        return uninformed(self._parents("p"), self._parents("q"), given, unread)
+
+    def _parents(self, prefix: str) -> Graph:
+        return {name: list(factor.parents) for name, factor in self.factors(prefix).items()}
+
+    def _unread(self, prefix: str) -> frozenset[str]:
+        """Variables that the model or the guide samples without a conditional `p_x` or `q_x`.
+
+        A transition may have another name, or no parameters. The pair is asked, once: it is run on
+        one datum of zeros.
+        """
+        factors, variables = self.factors(prefix), self.variables
+        names = [name for name in variables if name not in factors]
+        asked: dict[Any, frozenset[str]] = vars(self).setdefault("_asked", {})
+        key = (prefix, *names)
+        if key not in asked:
+            asked[key] = frozenset()  # in case the pair asks for its own structure
+            like = next(self.parameters(), torch.empty(0))
+            zeros = {n: _zeros(variable, like) for n, variable in variables.items()}
+            with fixed_seed(0, like.device), evaluation(self):
+                if prefix == "p":
+                    found = sites_of(self.model, {n: zeros[n] for n in names}) if names else set()
+                else:
+                    others = [{n: z for n, z in zeros.items() if n != name} for name in names]
+                    sites = [sites_of(self.guide, given) for given in others]
+                    found = {n for n, own in zip(names, sites, strict=True) if n in own}
+            asked[key] = frozenset(found.intersection(names))
+        return asked[key]
 
     def batch_size(self, **named: Tensor | None) -> int:
         """How many data the arguments hold: their first dim, or one where nothing is given.
@@ -204,7 +253,7 @@ class LatentVariableModel(nn.Module):
         return drawn
 
     def _check_given(self, given: dict[str, Any], owner: str) -> dict[str, Tensor]:
-        factors, variables = self.factors("p"), self.variables
+        graph, variables = self._parents("p"), self.variables
         like = next(self.parameters(), torch.empty(0))
         checked = {}
         for name, value in given.items():
@@ -214,8 +263,8 @@ class LatentVariableModel(nn.Module):
                 )
             missing = [
                 parent
-                for parent in sorted(ancestors(factors, name))
-                if parent in factors and parent not in given
+                for parent in sorted(ancestors(graph, name))
+                if parent in graph and parent not in given
             ]
             if missing:
                 raise ValueError(
@@ -262,14 +311,25 @@ class LatentVariableModel(nn.Module):
         variable = self.variables[name]
         if name in self.input_names:
             return "must be given: an input, never scored"
+        uninformed = name in self.uninformed_names()
         if name in self.summed_names:
             classes = getattr(variable, "num_classes", 2)
-            by = "" if name in self.factors("q") else ", in the model"
-            return f"summed out exactly over {classes} classes{by}"
-        if name in self.factors("q"):
+            guided = name in self.factors("q") or name in self._unread("q")
+            by = "" if guided else ", in the model"
+            same = ", with one guide for all data" if uninformed else ""
+            return f"summed out exactly over {classes} classes{by}{same}"
+        if name not in self.data_names:
             kind = ", score-function gradient" if variable.discrete else ""
-            return f"sampled from the guide{kind}"
+            if uninformed:
+                return f"drawn anew for each datum, from a guide that no data inform{kind}"
+            return f"sampled from the guide, for all data or none{kind}"
         return "must be given: it is the data"
+
+
+def _zeros(variable: Variable, like: Tensor) -> Tensor:
+    """One datum of zeros."""
+    dtype = torch.long if hasattr(variable, "num_classes") else like.dtype
+    return torch.zeros((1, *variable.event_shape), dtype=dtype, device=like.device)
 
 
 @lru_cache(maxsize=256)
@@ -279,29 +339,6 @@ def is_summable(variable: Variable) -> bool:
         return False
     base = variable.parametrized(torch.zeros(variable.output_shape))
     return bool(base.has_enumerate_support)
-
-
-def sample_sites(trace: Any) -> dict[str, Any]:
-    """The random variables of a trace by name: no plates, no deterministic sites."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample"
-        and not site_is_subsample(site)
-        and not site["infer"].get("_deterministic")
-    }
-
-
-def ancestors(factors: dict[str, Conditional], name: str) -> set[str]:
-    """All variables that `name` depends on, directly or not."""
-    found: set[str] = set()
-    stack = [name]
-    while stack:
-        factor = factors.get(stack.pop())
-        new = set(factor.parents) - found if factor else set()
-        found |= new
-        stack.extend(new)
-    return found
 
 
 def count(factor: Conditional | None) -> str:

@@ -126,7 +126,7 @@ def recipe_of(pair: LatentVariableModel) -> Recipe:
     try:
         if isinstance(pair, DeclaredModel):
             p, q, hidden, activation, variables, given = held["_declared"]
-            return {
+            recipe = {
                 "kind": "declared",
                 "p": p,
                 "q": q,
@@ -135,6 +135,8 @@ def recipe_of(pair: LatentVariableModel) -> Recipe:
                 "activation": _plain(activation),
                 "own": {name: _plain(value) for name, value in given.items()},
             }
+            # Only where they are set, so that a run directory of before compares equal.
+            return recipe | ({"local": True} if pair.local else {})
         if type(pair) is getattr(models, type(pair).__name__, None):
             args, named = held["_arguments"]
             bound = inspect.signature(type(pair)).bind(*args, **named)
@@ -194,6 +196,7 @@ def build(recipe: Mapping[str, Any]) -> LatentVariableModel:
                     recipe["q"],
                     hidden=recipe["hidden"],
                     activation=_made(recipe["activation"]),
+                    local=recipe.get("local", False),
                     **variables,
                     **own,
                 )

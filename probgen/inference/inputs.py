@@ -13,9 +13,11 @@ from torch import Tensor
 from probgen.checks import check_shape, check_support, convert, is_class
 from probgen.contexts import evaluation, fixed_seed
 from probgen.data import Dataset, Splits
-from probgen.inference.traces import Site, trace_pair
-from probgen.pair import LatentVariableModel
+from probgen.inference.informed import check_informed
+from probgen.inference.traces import PairTrace, Site, trace_pair
+from probgen.pair import LatentVariableModel, is_summable
 from probgen.tensors import as_tensor
+from probgen.variables import Variable
 
 
 def prepare(
@@ -26,6 +28,7 @@ def prepare(
     device: torch.device,
     dtype: torch.dtype,
     probe: bool = True,
+    learning: bool = False,
 ) -> Dataset:
     """Select the pair's variables, check names, shapes and supports over all data, and convert.
 
@@ -38,6 +41,7 @@ def prepare(
         dtype: of values that are not classes.
         probe: run the pair on two data first, so that breaches of its contract show; a stream of
             batches does so once.
+        learning: refuse latents that no data inform, unless the pair says that they are meant.
 
     Raises:
         TypeError: data of the wrong kind.
@@ -65,7 +69,7 @@ def prepare(
         if not bool(masks[name].all()):
             raise ValueError(
                 f"{owner}: {name} is observed for some data only, but {pair.name} cannot sum it out "
-                f"where it is missing. Drop those data, or add a guide factor q({name} | ...)."
+                f"where it is missing. {_way_out(pair, name, variables[name])}"
             )
         del masks[name]
     values = {}
@@ -75,9 +79,13 @@ def prepare(
         values[name] = value.to(device)
     spread = {name: scale for name, scale in dataset.spread.items() if name in values}
     dataset = replace(dataset, values=values, observed=masks, spread=spread)
-    sites = {}
+    sites: dict[str, Site] = {}
     if probe or any(name not in variables for name in values):
-        sites = _probe(pair, dataset, dtype)
+        passed = _probe(pair, dataset, dtype)
+        sites = passed.model
+        if learning and probe:
+            known = [name for name in values if name not in masks or bool(masks[name].all())]
+            check_informed(pair, passed, known, owner)
     for name, value in values.items():
         site = sites.get(name)
         support = variables[name].support if name in variables else site and site["fn"].support
@@ -135,7 +143,18 @@ def known_part(pair: LatentVariableModel, data: Dataset) -> Dataset:
     return data.only(*[name for name in data.values if name in names])
 
 
-def _probe(pair: LatentVariableModel, dataset: Dataset, dtype: torch.dtype) -> dict[str, Site]:
+def _way_out(pair: LatentVariableModel, name: str, variable: Variable) -> str:
+    """What to do with a variable that is partly observed and cannot be summed out."""
+    if is_summable(variable) and name in pair.factors("p"):
+        return f"Drop those data, or add a guide factor q({name} | ...)."
+    out = "" if name in pair.data_names else f", or leave {name} out for all data"
+    return (
+        "Only a scalar class with a distribution may have holes; "
+        f"a {variable!r} is given for all data or for none. Drop those data, or fill the holes{out}."
+    )
+
+
+def _probe(pair: LatentVariableModel, dataset: Dataset, dtype: torch.dtype) -> PairTrace:
     """Run the pair once on two data: breaches of the contract show before the first step."""
     few = dataset.subset(slice(0, 2))
     variables = pair.variables
@@ -152,4 +171,4 @@ def _probe(pair: LatentVariableModel, dataset: Dataset, dtype: torch.dtype) -> d
                 values[name] = values[name].to(dtype)
     device = next(iter(values.values())).device
     with evaluation(pair), fixed_seed(0, device):
-        return trace_pair(pair, values, observed=few.observed).model
+        return trace_pair(pair, values, observed=few.observed)

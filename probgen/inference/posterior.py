@@ -16,7 +16,8 @@ from probgen.inference.devices import as_device, placed
 from probgen.inference.expectations import class_weights
 from probgen.inference.inputs import prepare
 from probgen.inference.traces import innermost, trace_guide, trace_pair
-from probgen.pair import LatentVariableModel, sample_sites
+from probgen.pair import LatentVariableModel
+from probgen.structure import sample_sites
 
 BLOCK = 1000
 """Data in a pass."""

@@ -116,7 +116,8 @@ def fit(
         The curves, why it ended, and the pair. Ctrl-C ends the loop and returns what was learned.
 
     Raises:
-        ValueError: data that do not fit the pair, or a setting out of range.
+        ValueError: data that do not fit the pair, a latent that no data inform though the pair does
+            not say `local = True`, or a setting out of range.
         TypeError: an argument of the wrong kind.
         FloatingPointError: the loss is not finite; names batch, site and quantity. The pair then
             has the last finite weights kept.
@@ -293,9 +294,9 @@ def _sources(
                 "fit: an iterable of batches brings its own labels; give a Dataset, or "
                 "SemiSupervised(labelled_batch=None)."
             )
-        source = Stream(pair, data, where)
+        source = Stream(pair, data, {**where, "learning": True})
     else:
-        prepared = prepare(pair, data, owner="fit", **where)
+        prepared = prepare(pair, data, owner="fit", learning=True, **where)
         clamp = batch_size is None
         source = Resident(prepared, batch_size or BATCH_SIZE, clamp=clamp, group=group)
         if isinstance(goal, SemiSupervised):

@@ -20,7 +20,8 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from probgen.pair import LatentVariableModel, sample_sites
+from probgen.pair import LatentVariableModel
+from probgen.structure import sample_sites
 
 Site = dict[str, Any]
 
@@ -127,7 +128,7 @@ def trace_pair(
             raise ValueError(
                 f"{pair.name}: {name} is observed for some data only, and cannot be summed out "
                 "over its classes elsewhere. Only scalar discrete variables of the pair can be "
-                "partly observed."
+                "partly observed; drop those data, or fill the holes."
             )
     return PairTrace(
         model_sites,
@@ -303,7 +304,9 @@ def _check_site(pair: LatentVariableModel, owner: str, name: str, site: Site) ->
     if not any(frame.dim == -1 for frame in frames):
         raise ValueError(
             f"{pair.name}.{owner}: the site {name} stands outside pyro.plate('data', n, dim=-1), so "
-            "it has no value a datum. Move it inside the plate."
+            "it has no value a datum. Global latents, with one value for all data, are not there yet: "
+            f"make {name} a torch.nn.Parameter of the pair, which is learned as one number. Inside the "
+            f"plate {name} is another model: it is drawn anew for each datum."
         )
     extra = [f.name for f in frames if f.dim != -1 and f.name != "particles"]
     if extra:

@@ -1,0 +1,72 @@
+"""Latents that no data inform: mostly meant to be one value for all data, which no pair has yet."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import Tensor
+
+from probgen.inference.traces import PairTrace, Site, innermost
+from probgen.pair import LatentVariableModel
+
+
+def check_informed(
+    pair: LatentVariableModel, passed: PairTrace, known: Collection[str], owner: str
+) -> None:
+    """Refuse to learn a latent with one guide for all data, unless the pair says `local = True`.
+
+    Such a guide is valid, and poor: every datum draws the latent anew and none informs it. Who
+    writes it mostly means one value for all data, the weights of a regression for one, and would
+    get an answer to another question without a word.
+
+    Args:
+        pair: the pair.
+        passed: a pass over two data.
+        known: variables that are given for all data.
+        owner: the function that the message names.
+
+    Raises:
+        ValueError: names the latents, and the ways out.
+    """
+    if pair.local:
+        return
+    latents = [name for name in passed.guide if name in passed.model and name not in known]
+    names = [name for name in pair.uninformed_names(known) if name in latents]
+    if passed.num_data > 1:
+        unread = (name for name in latents if name not in pair.factors("q"))
+        names += [name for name in unread if _is_shared(passed.guide[name])]
+    if not names:
+        return
+    one, it = (names[0], "it") if len(names) == 1 else (", ".join(names), "them")
+    raise ValueError(
+        f"{owner}: no data inform {one} in {pair.name}: the guide sees none that tell of {it}, though "
+        f"the model draws {it} anew for each datum. If you mean one value for all data, as the weights "
+        "of a regression have: global latents are not there yet; a torch.nn.Parameter in a network of "
+        f"your own is learned as one number. If each datum has its own, let the guide see the data, as in "
+        f"q({names[0]} | ...). If one guide for all data is what you mean, say so: declare(..., "
+        "local=True), or local = True in the class."
+    )
+
+
+def _is_shared(site: Site) -> bool:
+    """Whether all data of a site have one distribution, by how its parameters lie in memory.
+
+    A parameter that the plate expanded has no step between data; what a network computed has one,
+    also where its numbers are equal, and so has what depends on a summed class. Where that cannot be
+    told, as of a flow, the answer is no.
+    """
+    fn = site["fn"]
+    base = innermost(fn)
+    while fn is not base:
+        if hasattr(fn, "transforms"):
+            return False
+        fn = fn.base_dist
+    dims = len(base.batch_shape)
+    batch = dims - (len(site["fn"].event_shape) - len(base.event_shape))
+    tensors = [value for value in vars(base).values() if isinstance(value, Tensor)]
+    return bool(tensors) and not any(
+        value.shape[dim] > 1 and value.stride(dim) > 0
+        for value in tensors
+        if value.dim() >= dims
+        for dim in range(batch)
+    )
