@@ -288,11 +288,8 @@ def _sources(
     where: dict[str, Any] = {"device": device, "dtype": dtype}
     source: Resident | Stream
     if is_stream(data):
-        if isinstance(goal, SemiSupervised) and goal.labelled_batch is not None:
-            raise ValueError(
-                "fit: an iterable of batches brings its own labels; give a Dataset, or "
-                "SemiSupervised(labelled_batch=None)."
-            )
+        if isinstance(goal, SemiSupervised):
+            goal.check_stream()
         source = Stream(pair, data, where)
     else:
         prepared = prepare(pair, data, owner="fit", **where)
@@ -305,7 +302,7 @@ def _sources(
         return source, None
     prepared = prepare(pair, validation, owner="fit, validation data", **where)
     if isinstance(goal, SemiSupervised):
-        goal.check(prepared, "the validation data")
+        goal.check_validation(prepared)
     return source, Resident(prepared, VALIDATION_ROWS, clamp=True, group=group)
 
 
