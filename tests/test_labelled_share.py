@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 import probgen as pg
+from probgen.inference import svi
+from probgen.inference.batches import Resident, Stratified
+from probgen.inference.loop import Loop
+from probgen.inference.parallel import Group
 from tests.pairs import HandM2
 
 CPU = torch.device("cpu")
@@ -60,6 +64,91 @@ def documented(pair: HandM2, data: pg.Dataset, alpha: float) -> Tensor:
     if bool(known.any()):
         value = value + alpha * log_q[y, torch.arange(n)][known].mean()
     return value.detach()
+
+
+# ------------------------------------------------------------------ validation
+
+
+@pytest.mark.parametrize("block", [1, 3, 5, 1000])
+@pytest.mark.parametrize("labelled_batch", [None, 2])
+def test_validation_is_the_objective_of_all_rows(
+    block: int, labelled_batch: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any order and in blocks of any size, with however many labelled, to the last digits."""
+    monkeypatch.setattr(svi, "VALIDATION_ROWS", block)
+    goal = pg.SemiSupervised(alpha=2.5, labelled_batch=labelled_batch)
+    for order, labelled in ((0, 3), (1, 3), (2, 12), (3, 1)):
+        held = rows(12, labelled)
+        torch.manual_seed(order)
+        held = held.subset(torch.randperm(12) if order else torch.arange(12))
+        pair = m2()
+        result = pg.fit(
+            pair, rows(16, 4), objective=goal, batch_size=8, validation=held, **QUICK
+        )  # fmt: skip
+        expected = float(documented(pair, held, 2.5))
+        assert result.validation_elbo[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_validation_data_without_a_label_have_the_bound_alone() -> None:
+    pair, held = m2(), rows(12, 0)
+    goal = pg.SemiSupervised(alpha=2.5, labelled_batch=2)
+    with pytest.warns(
+        UserWarning, match="none of the validation data, so their value is the bound"
+    ):
+        result = pg.fit(
+            pair, rows(16, 4), objective=goal, batch_size=8, validation=held, **QUICK
+        )  # fmt: skip
+    assert result.validation_elbo[0] == pytest.approx(float(documented(pair, held, 0)), rel=1e-12)
+
+
+def group(rank: int, size: int) -> Group:
+    """One of several processes, whose sums are its own."""
+    made = object.__new__(Group)
+    made.rank, made.size = rank, size
+    made.sums = lambda *numbers: list(numbers)  # type: ignore[method-assign]
+    return made
+
+
+def test_processes_share_all_validation_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a last block with fewer rows than processes."""
+    pair, held, size = m2(), rows(13, 4), 3
+    found = torch.zeros(2, dtype=torch.float64)
+    for rank in range(size):
+        member = group(rank, size)
+        loop = Loop(
+            pair, Resident(rows(16, 4), 8), Resident(held, 2, group=member),
+            pg.SemiSupervised(alpha=2.5, labelled_batch=2), CPU, 0,
+            precision="float64", group=member,
+        )  # fmt: skip
+        sums: list[float] = []
+        monkeypatch.setattr(member, "sums", lambda *own, to=sums: to.extend(own) or [1.0, 1.0])
+        loop.validate()
+        found += torch.tensor(sums, dtype=torch.float64)
+    assert found[1] == 13
+    assert float(found[0] / 13) == pytest.approx(float(documented(pair, held, 2.5)), rel=1e-12)
+
+
+@pytest.mark.parametrize("unlabelled", [14, 18, 19])
+def test_processes_with_composed_batches_are_one_with_a_batch_as_large(unlabelled: int) -> None:
+    """Averages over what each has, weighed by their numbers, are those over all rows of a step."""
+    pair, data = m2(), rows(5 + unlabelled, 5)
+    goal = pg.SemiSupervised(alpha=2.5, labelled_batch=3)
+    share = torch.tensor(5 / len(data)).double()
+
+    def value(piece: Tensor) -> Tensor:
+        values, masks = data.batch(piece)
+        return goal(pair, values, observed=masks, labelled_share=share).mean()
+
+    shares = []
+    for rank in range(2):
+        torch.manual_seed(3)
+        shares.append(list(Stratified(data, 10, "y", 3, group(rank, 2)).pieces(shuffle=True)))
+    assert len(shares[0]) == len(shares[1])
+    for parts in zip(*shares, strict=True):
+        each = torch.stack([len(part) * value(part) for part in parts])
+        assert torch.allclose(
+            each.sum() / sum(map(len, parts)), value(torch.cat(parts)), rtol=1e-12
+        )
 
 
 # ------------------------------------------------------------------ streams

@@ -69,12 +69,15 @@ class Resident:
     def _shares(self, order: Tensor | None, group: Group) -> Iterator[Tensor]:
         # All have drawn the same order; from here on each has noise of its own.
         device = next(iter(self.data.values.values())).device
+        shuffled = order is not None
         order = torch.arange(len(self.data), device=device) if order is None else order
         shift_seed(group.rank, device)
         for rows in order.split(self.size * group.size):
-            # A rest with less than one datum each is left for another epoch.
-            if len(rows) >= group.size:
-                yield rows.tensor_split(group.size)[group.rank]
+            # A rest with less than one datum each is left for another epoch, where there is another
+            # order; otherwise some take it and some do not.
+            share = rows.tensor_split(group.size)[group.rank]
+            if len(share) and (len(rows) >= group.size or not shuffled):
+                yield share
 
 
 class Stratified(Resident):
@@ -128,7 +131,9 @@ class Stratified(Resident):
         known = torch.cat([order(self.known) for _ in range(rounds)])
         shift_seed(rank, device)
         for index, others in enumerate(unknown.split(rest)):
-            if len(others) >= world:
+            # All get as many, as all batches of a step are to be composed alike.
+            others = others[: len(others) // world * world]
+            if len(others):
                 some = known[index * labelled : (index + 1) * labelled]
                 parts = (rows.tensor_split(world)[rank] for rows in (some, others))
                 yield torch.cat(list(parts))

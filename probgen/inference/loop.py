@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from probgen.contexts import evaluation, fixed_seed, fixed_seeds_of_python, random_state
 from probgen.inference.batches import Resident, Stream
 from probgen.inference.capture import Captured, Tensors
-from probgen.inference.devices import mixed, runs_ahead
+from probgen.inference.devices import as_dtype, mixed, runs_ahead
 from probgen.inference.nonfinite import TAIL, broken_parameter, explain
 from probgen.inference.objectives import Objective
 from probgen.inference.parallel import Group
@@ -54,10 +54,10 @@ class Loop:
         self.step = Captured(
             pair, self.loss, gradients=True, capture=capture, precision=precision, owner="fit"
         )
-        constants = getattr(objective, "constants", None)
-        self.constants = (
-            {} if constants is None or isinstance(source, Stream) else dict(constants(source.data))
-        )
+        self.constants = {} if isinstance(source, Stream) else self.constants_of(objective, source)
+        unstratified = getattr(objective, "unstratified", None)
+        self.judge: Objective = objective if unstratified is None else unstratified()
+        self.held_constants = {} if held is None else self.constants_of(self.judge, held)
         self.replay: Replay | None = None
         self.replays = group is None and isinstance(source, Resident)
         self.replays = self.replays and can_replay(device)
@@ -115,6 +115,15 @@ class Loop:
         with mixed(self.precision, self.device):
             return -self.objective(self.pair, values, observed=masks, **further).mean()
 
+    def constants_of(self, objective: Objective, source: Resident) -> Tensors:
+        """What an objective takes of all the data, as tensors."""
+        constants = getattr(objective, "constants", None)
+        numbers = {} if constants is None else dict(constants(source.data))
+        return {name: self.scalar(number) for name, number in numbers.items()}
+
+    def scalar(self, number: float) -> Tensor:
+        return torch.full((), number, dtype=as_dtype(self.precision), device=self.device)
+
     def epoch(self, epoch: int, weight: float) -> tuple[float, int]:
         """One pass; the average bound and the number of data."""
         # On a GPU reading the loss would wait for it, so a whole epoch runs unread and is repeated
@@ -145,9 +154,9 @@ class Loop:
     def steps(self, epoch: int, weight: float, look: bool) -> tuple[Tensor, list[int]]:
         """The losses of an epoch and their numbers of data; recorded steps come as one average."""
         pair, losses, counts = self.pair, [], []
-        further = {n: torch.full((), v, device=self.device) for n, v in self.constants.items()}
+        further = dict(self.constants)
         if getattr(self.objective, "warmup_epochs", 0) > 1:
-            further["kl_weight"] = torch.full((), weight, device=self.device)
+            further["kl_weight"] = self.scalar(weight)
         if self.replay is not None and not self.replay.begin(further):
             self.replay = None
         if self.unchecked >= STEPS_UNCHECKED:
@@ -232,7 +241,8 @@ class Loop:
         with evaluation(self.pair), fixed_seed(self.seed + 1, self.device):
             for values, masks in map(self.held.batch, self.held.pieces(shuffle=False)):
                 with mixed(self.precision, self.device):
-                    total += self.objective(self.pair, values, observed=masks).sum()
+                    bound = self.judge(self.pair, values, observed=masks, **self.held_constants)
+                total += bound.sum()
                 count += len(next(iter(values.values())))
         if self.group is not None:
             sums = self.group.sums(float(total), count)

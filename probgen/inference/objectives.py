@@ -27,7 +27,10 @@ class Objective(Protocol):
 
     A call takes the pair, a batch by variable name, boolean masks of partly observed variables
     and the weight of the KL terms, and returns shape `(batch,)`. Numbers that it takes of all the data
-    come from a method `constants(dataset)`, by the names of keywords of the call that may be left out.
+    come from a method `constants(dataset)`, by the names of keywords of the call that may be left out;
+    `fit` asks for those of the training data and, to validate, for those of the validation data. An
+    objective of batches that are composed otherwise than the data has a method `unstratified()`: the
+    same objective of blocks of data as they come, for the validation.
     """
 
     def __call__(
