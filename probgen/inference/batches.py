@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probgen.contexts import shift_seed
 from probgen.data import Dataset
-from probgen.inference.inputs import prepare
+from probgen.inference.inputs import is_one_array, prepare
 from probgen.inference.parallel import Group
 from probgen.pair import LatentVariableModel
 
@@ -170,5 +170,7 @@ class Stream:
 def is_stream(data: Any) -> bool:
     """Whether data are an iterable of batches rather than data themselves."""
     if isinstance(data, (Tensor, Mapping, Dataset, str)) or hasattr(data, "__array__"):
+        return False
+    if is_one_array(data):
         return False
     return hasattr(data, "__iter__")

@@ -73,7 +73,8 @@ def fit(
         pair: the pair; its weights are where training starts.
         data: `Splits` from `pg.load`, a `Dataset`, a dict of arrays by variable name, one array
             for a pair with one data variable, or an iterable of such batches (a DataLoader; it
-            is iterated anew each epoch, and each batch is checked as it arrives).
+            is iterated anew each epoch, and each batch is checked as it arrives). A list or tuple of
+            one array is that array.
         num_epochs: passes over the data.
         batch_size: data in a step, by default 128, or all where there are fewer; the last batch of
             an epoch may be smaller.
