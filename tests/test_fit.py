@@ -79,7 +79,7 @@ def test_every_kind_of_data_gives_the_same_weights() -> None:
     found = []
     for data in (
         x, x.numpy(), x.double().numpy(), x.bool(), x.long(), {"x": x}, pg.Dataset({"x": x}),
-        pg.Dataset({"x": x, "y": labels(32)}),
+        pg.Dataset({"x": x, "y": labels(32)}), (x,), [x], TensorDataset(x).tensors, (x.numpy(),),
     ):  # fmt: skip
         pair = vae()
         pg.fit(pair, data, num_epochs=2, batch_size=8, **QUICK)

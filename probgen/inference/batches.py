@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probgen.contexts import shift_seed
 from probgen.data import Dataset
-from probgen.inference.inputs import prepare
+from probgen.inference.inputs import is_one_array, prepare
 from probgen.inference.parallel import Group
 from probgen.pair import LatentVariableModel
 
@@ -69,12 +69,15 @@ class Resident:
     def _shares(self, order: Tensor | None, group: Group) -> Iterator[Tensor]:
         # All have drawn the same order; from here on each has noise of its own.
         device = next(iter(self.data.values.values())).device
+        shuffled = order is not None
         order = torch.arange(len(self.data), device=device) if order is None else order
         shift_seed(group.rank, device)
         for rows in order.split(self.size * group.size):
-            # A rest with less than one datum each is left for another epoch.
-            if len(rows) >= group.size:
-                yield rows.tensor_split(group.size)[group.rank]
+            # A rest with less than one datum each is left for another epoch, where there is another
+            # order; otherwise some take it and some do not.
+            share = rows.tensor_split(group.size)[group.rank]
+            if len(share) and (len(rows) >= group.size or not shuffled):
+                yield share
 
 
 class Stratified(Resident):
@@ -128,7 +131,9 @@ class Stratified(Resident):
         known = torch.cat([order(self.known) for _ in range(rounds)])
         shift_seed(rank, device)
         for index, others in enumerate(unknown.split(rest)):
-            if len(others) >= world:
+            # All get as many, as all batches of a step are to be composed alike.
+            others = others[: len(others) // world * world]
+            if len(others):
                 some = known[index * labelled : (index + 1) * labelled]
                 parts = (rows.tensor_split(world)[rank] for rows in (some, others))
                 yield torch.cat(list(parts))
@@ -148,8 +153,9 @@ class Stream:
 
     def batch(self, piece: Any) -> Batch:
         """What a step sees of a part of the stream."""
-        whole: Batch = piece.batch(slice(None))
-        return whole
+        values, masks = piece.batch(slice(None))
+        # Gradients cannot be taken through tensors that were made in torch's inference mode.
+        return _usable(values), _usable(masks)
 
     def pieces(self, shuffle: bool) -> Iterator[Any]:
         """The parts of an epoch as they arrive, each checked."""
@@ -162,8 +168,14 @@ class Stream:
             raise ValueError("fit: the iterable of batches is empty.")
 
 
+def _usable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.clone() if t.is_inference() else t for name, t in tensors.items()}
+
+
 def is_stream(data: Any) -> bool:
     """Whether data are an iterable of batches rather than data themselves."""
     if isinstance(data, (Tensor, Mapping, Dataset, str)) or hasattr(data, "__array__"):
+        return False
+    if is_one_array(data):
         return False
     return hasattr(data, "__iter__")

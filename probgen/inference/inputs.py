@@ -108,8 +108,8 @@ def as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
         raise TypeError(f"{owner}: got all splits of the data; choose one, such as data.test.")
     if isinstance(data, Mapping):
         return Dataset(data)
-    if isinstance(data, (list, tuple)) and len(data) == 1 and hasattr(data[0], "shape"):
-        data = data[0]  # what a DataLoader over a TensorDataset of one tensor yields
+    if is_one_array(data):
+        data = data[0]
     if isinstance(data, Tensor) or hasattr(data, "__array__"):
         names = pair.data_names or variable_names(pair)[:1]
         if len(names) != 1:
@@ -127,6 +127,11 @@ def as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
         f"{owner}: data must be a tensor, an array, a pg.Dataset or a dict of arrays by variable "
         f"name, got {type(data).__name__}."
     )
+
+
+def is_one_array(data: Any) -> bool:
+    """Whether data are a list or tuple of one array, as of a TensorDataset: the array itself is meant."""
+    return isinstance(data, (list, tuple)) and len(data) == 1 and hasattr(data[0], "shape")
 
 
 def variable_names(pair: LatentVariableModel) -> list[str]:

@@ -2,6 +2,7 @@ r"""Learning from few labels: the bound of all data, and a classifier trained on
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 
@@ -38,6 +39,11 @@ class SemiSupervised(ELBO):
         warmup_epochs: the weight of the KL terms grows linearly to one over as many epochs.
         labelled_batch: labelled data in each batch of `fit`; by default as many as chance brings, in
             which case the terms of labelled data vary a lot where labels are few.
+        labelled_share: N_l / N, the share of the data that is labelled; by default `fit` counts it,
+            for which an iterable of batches must give it.
+
+    `fit` validates by the same objective of the validation data, whose own share is counted. Where none
+    of them is labelled the last term is absent.
 
     Raises:
         ValueError: a setting out of range.
@@ -50,6 +56,7 @@ class SemiSupervised(ELBO):
     def __init__(
         self, label: str = "y", *, alpha: float = 0.1, num_particles: int = 1,
         analytic_kl: bool = False, warmup_epochs: int = 0, labelled_batch: int | None = None,
+        labelled_share: float | None = None,
     ) -> None:  # fmt: skip
         owner = "SemiSupervised"
         if not isinstance(alpha, (int, float)) or isinstance(alpha, bool) or not 0 <= alpha < 1e9:
@@ -61,12 +68,23 @@ class SemiSupervised(ELBO):
         if labelled_batch is not None:
             labelled_batch = as_count(labelled_batch, "labelled_batch", owner)
         self.labelled_batch = labelled_batch
+        if labelled_share is not None:
+            real = isinstance(labelled_share, (int, float)) and not isinstance(labelled_share, bool)
+            if not real or not 0 < labelled_share <= 1:
+                raise ValueError(
+                    f"{owner}: labelled_share must be a share of the data, above 0 and at most 1, got "
+                    f"{labelled_share!r}."
+                )
+            labelled_share = float(labelled_share)
+        self.labelled_share = labelled_share
 
     def __repr__(self) -> str:
         return (
             f"SemiSupervised({self.label!r}, alpha={self.alpha:g}, "
             f"num_particles={self.num_particles}, analytic_kl={self.analytic_kl}, "
-            f"warmup_epochs={self.warmup_epochs}, labelled_batch={self.labelled_batch})"
+            f"warmup_epochs={self.warmup_epochs}, labelled_batch={self.labelled_batch}"
+            # Left out where it is not given, so that runs of before it was a setting go on.
+            + (")" if self.labelled_share is None else f", labelled_share={self.labelled_share!r})")
         )
 
     def __call__(
@@ -86,7 +104,8 @@ class SemiSupervised(ELBO):
             observed: boolean masks `(batch,)` of partly observed variables; without one for the
                 class every datum is labelled.
             kl_weight: a scalar tensor that multiplies the KL terms; `None` is one.
-            labelled_share: N_l / N over all data, a scalar tensor; `None` takes the batch's own.
+            labelled_share: N_l / N over all data, a scalar tensor; `None` takes the share that the
+                objective was given, or the batch's own.
         """
         if self.label not in data:
             raise ValueError(
@@ -101,23 +120,32 @@ class SemiSupervised(ELBO):
         trace = trace_pair(pair, data, num_particles=self.num_particles, observed=masks)
         bound = elbo(trace, analytic_kl=self.analytic_kl, kl_weight=kl_weight)
         bound = bound.expand(trace.num_data)
-        labelled = known.to(bound.dtype)
-        least = 0.5 / trace.num_data  # where none is labelled, which leaves their terms out
-        own = labelled.mean()
-        share = own if labelled_share is None else labelled_share
-        if self.labelled_batch is None:
-            chance = own.clamp(min=least) if labelled_share is None else labelled_share
-            value, labelled = bound, labelled / chance
-        else:  # a batch is composed otherwise than all the data are
-            labelled = labelled / own.clamp(min=least)
-            others = (~known).to(bound.dtype) / (1 - own).clamp(min=least)
+        own = known.to(bound.dtype).mean()
+        share = labelled_share
+        if share is None:
+            share = own if self.labelled_share is None else own.new_full((), self.labelled_share)
+        # The weights of labelled and other data whose sums over a batch are averages of them: a batch
+        # is composed as all the data are, or as was asked for. None at all have no term.
+        composition = share if self.labelled_batch is None else own
+        labelled = torch.where(known, 1 / composition, 0.0)
+        value = bound
+        if self.labelled_batch is not None:
+            others = torch.where(known, 0.0, 1 / (1 - composition))
             value = (share * labelled + (1 - share) * others) * bound
         if self.alpha:
             value = value + self.alpha * labelled * class_log_prob(trace, self.label)
         return value
 
+    def unstratified(self) -> SemiSupervised:
+        """The same objective of blocks of data as they come, which `fit` validates by."""
+        same = copy.copy(self)
+        same.labelled_batch = same.labelled_share = None
+        return same
+
     def constants(self, data: Dataset) -> dict[str, float]:
         """What a call takes of all the data: the share of them that is labelled."""
+        if self.labelled_share is not None:
+            return {"labelled_share": self.labelled_share}
         mask = (data.observed or {}).get(self.label)
         return {"labelled_share": 1.0 if mask is None else float(mask.double().mean())}
 
@@ -142,6 +170,39 @@ class SemiSupervised(ELBO):
         elif self.labelled_batch is not None:
             return Stratified(data, batch_size, self.label, self.labelled_batch, group)
         return Resident(data, batch_size, group=group)
+
+    def check_stream(self) -> None:
+        """An iterable of batches composes them itself, and cannot be counted beforehand.
+
+        Raises:
+            ValueError: settings that need all the data.
+        """
+        if self.labelled_batch is not None:
+            raise ValueError(
+                "fit: an iterable of batches brings its own labels; give a Dataset, or "
+                "SemiSupervised(labelled_batch=None)."
+            )
+        if self.alpha and self.labelled_share is None:
+            raise ValueError(
+                "fit: labelled data weigh by their share, which an iterable of batches does not tell; "
+                "give it, as in SemiSupervised(labelled_share=0.01) where one datum in a hundred is "
+                "labelled, or give a Dataset."
+            )
+
+    def check_validation(self, data: Dataset) -> None:
+        """The class must be among the validation data.
+
+        Raises:
+            ValueError: it is not.
+        """
+        self.check(data, "the validation data")
+        mask = (data.observed or {}).get(self.label)
+        if mask is not None and not bool(mask.any()):
+            warnings.warn(
+                f"SemiSupervised: {self.label} is known for none of the validation data, so their value "
+                "is the bound alone, without the classifier's term.",
+                stacklevel=2,
+            )
 
     def check(self, data: Dataset, what: str) -> None:
         """The class must be among the data.
