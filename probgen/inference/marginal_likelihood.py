@@ -53,7 +53,7 @@ def log_marginal_likelihood(
         num_samples: importance samples K of each datum.
         method: `"importance"`, or `"exact"`: the closed form, for pairs that have a method
             `log_prob`.
-        draws: `"iid"`, or `"rqmc"` for Gaussian latents: 16 independent scrambles of Sobol points
+        draws: `"iid"`, or `"rqmc"` for Gaussian latents and transformations of them: 16 independent scrambles of Sobol points
             (randomized quasi-Monte Carlo), whose error falls faster with K where latents are few.
             K becomes the nearest 16 · 2^m.
         seed: of the draws; the global random state stays as it was.
