@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,8 +18,11 @@ RANDOMIZATIONS = 16
 
 
 def rounded(num_samples: int) -> int:
-    """The number of draws nearest to what was asked: as many points in each scramble, a power of two."""
-    return RANDOMIZATIONS * 2 ** max(1, round(math.log2(num_samples / RANDOMIZATIONS)))
+    """The number 16 · 2^m, m at least 1, nearest to what was asked; of two as near, the smaller."""
+    lower = RANDOMIZATIONS * 2
+    while 2 * lower <= num_samples:
+        lower *= 2
+    return lower if num_samples - lower <= 2 * lower - num_samples else 2 * lower
 
 
 def gaussian_noise(
