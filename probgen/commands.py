@@ -172,7 +172,7 @@ def score_record(score: Score) -> dict[str, Any]:
         "num_data": len(score.log_prob),
         "num_samples": score.num_samples,
         "ess_median": float(np.median(score.ess)),
-        "khat_median": float(np.median(score.khat)),
+        "khat_median": score.khat_median,
         "share_above_threshold": score.share_above_threshold,
         "measure": score.measure,
         "transformation": score.transformation,

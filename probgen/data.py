@@ -14,6 +14,9 @@ from torch import Tensor
 
 from probgen.tensors import as_tensor, plain_tensor
 
+HASHED_ROWS = 4096
+"""Rows that a fingerprint copies at a time."""
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -375,11 +378,17 @@ def fingerprint(values: Mapping[str, Tensor], observed: Mapping[str, Tensor] | N
     """
     digest = hashlib.sha256()
     for name in sorted(values):
-        value = values[name].cpu().float()
-        if observed and name in observed:
-            mask = observed[name].cpu()
+        value, size = values[name], len(values[name])
+        mask = observed[name].cpu() if observed and name in observed else None
+        if mask is not None:
             digest.update(mask.numpy().tobytes())
-            value = value[mask]
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.contiguous().numpy().tobytes())
+            size = int(mask.sum())
+        digest.update(f"{name}{(size, *value.shape[1:])}".encode())
+        for start in range(
+            0, len(value), HASHED_ROWS
+        ):  # all at once would be a further copy or two
+            part = value[start : start + HASHED_ROWS].cpu().float()
+            if mask is not None:
+                part = part[mask[start : start + HASHED_ROWS]]
+            digest.update(part.contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]

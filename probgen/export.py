@@ -11,33 +11,70 @@ from numpy.typing import NDArray
 FEWEST_DRAWS = 25
 """Below so many draws the tail holds too few weights for a fit."""
 
+OFTEN, RARE_SHARE = 5, 0.1
+"""A weight drawn so often is no accident; what rarer ones may have of the variance of all weights."""
+
 
 def pareto_khat(
-    log_weights: NDArray[np.float64], float_error: float = 1e-10
+    log_weights: NDArray[np.float64], float_error: float = 1e-10, *, discrete: bool = False
 ) -> NDArray[np.float64]:
-    """The Pareto shape k̂ of each row's importance weights.
+    r"""The Pareto shape k̂ of each row's importance weights.
+
+    A generalized Pareto distribution is fitted to the largest weights, min(K / 5, 3√K) of them. It
+    has no ties. Draws of a discrete latent with few states have: where the largest weights take fewer
+    than five values, the weights are those of a distribution on few numbers, which is bounded, so
+    that all its moments exist and its shape is at most 0, whatever the numbers. What remains to
+    be asked is whether the numbers were drawn often enough for their frequencies to be known: k̂ is 0
+    where weights drawn fewer than five times make up no more than a tenth of the variance of all,
+    and otherwise +inf.
 
     Args:
         log_weights: shape `(data, draws)`.
         float_error: relative error of a log-weight; weights that differ by less are equal.
+        discrete: something discrete was drawn, so that equal weights may be one state drawn
+            over and over.
 
     Returns:
-        Shape `(data,)`: −inf where all weights of a row are equal up to float error, NaN where
-        there are fewer than 25 draws.
+        Shape `(data,)`: −inf where all weights of a row are equal up to float error, or, if they are
+        of something discrete, NaN; NaN where there are fewer than 25 draws; 0 or +inf where
+        the largest weights are tied.
 
     References:
         Vehtari, Simpson, Gelman, Yao and Gabry, 2024, "Pareto smoothed importance sampling".
     """
     num_data, num_draws = log_weights.shape
+    finite = np.asarray(np.isfinite(log_weights).all(axis=1))
+    size = np.abs(np.where(np.isfinite(log_weights), log_weights, 0.0)).max(axis=1)
+    tolerance = float_error * np.maximum(1.0, size)
     if num_draws < FEWEST_DRAWS:
         khat = np.full(num_data, np.nan)
     else:
         khat = _fit_tails(log_weights)
-    finite = np.asarray(np.isfinite(log_weights).all(axis=1))
-    size = np.abs(np.where(finite[:, None], log_weights, 0.0)).max(axis=1)
+        for row in np.flatnonzero(~np.isfinite(khat) | _tied(log_weights, tolerance)):
+            khat[row] = _khat_of_ties(log_weights[row], tolerance[row])
     spread = log_weights.max(axis=1) - log_weights.min(axis=1)
-    khat[finite & (spread <= float_error * np.maximum(1.0, size))] = -np.inf
+    khat[finite & (spread <= tolerance)] = np.nan if discrete else -np.inf
     return khat
+
+
+def _tied(log_weights: NDArray[np.float64], tolerance: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Rows whose largest weights take fewer than five values."""
+    num_draws = log_weights.shape[1]
+    tail = int(min(num_draws / 5, 3 * num_draws**0.5)) + 1
+    largest = np.sort(np.partition(log_weights, num_draws - tail, axis=1)[:, -tail:], axis=1)
+    with np.errstate(invalid="ignore"):  # −inf less −inf
+        values: NDArray[np.int64] = 1 + (np.diff(largest, axis=1) > tolerance[:, None]).sum(1)
+    return values < 5
+
+
+def _khat_of_ties(log_weights: NDArray[np.float64], tolerance: float) -> float:
+    ordered = np.sort(log_weights)
+    with np.errstate(invalid="ignore"):
+        group = np.concatenate([[0], (np.diff(ordered) > tolerance).cumsum()])
+    rare = np.bincount(group)[group] < OFTEN
+    weights = np.exp(ordered - ordered[-1])
+    squares = (weights - weights.mean()) ** 2
+    return 0.0 if squares[rare].sum() <= RARE_SHARE * squares.sum() else np.inf
 
 
 def _fit_tails(log_weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -90,6 +90,13 @@ def test_what_a_score_says() -> None:
     assert [rounded(n) for n in (2, 40, 100, 4096, 5000)] == [32, 32, 96 + 32, 4096, 4096]
 
 
+def test_draws_are_rounded_to_the_nearest() -> None:
+    allowed = [RANDOMIZATIONS * 2**m for m in range(1, 12)]
+    for n in range(2, 20_000):
+        assert rounded(n) == min(allowed, key=lambda k: (abs(k - n), k))
+    assert rounded(1500) == 1024 and rounded(1537) == 2048 and rounded(1536) == 1024
+
+
 def test_seeds_and_the_global_state() -> None:
     before = torch.get_rng_state()
     a, b = scores("rqmc", 64, 2)
@@ -153,7 +160,7 @@ def test_refused() -> None:
         pg.log_marginal_likelihood(pair, x, draws="sobol")  # type: ignore[arg-type]
     binary = CASES["binary latents"]
     with pytest.raises(
-        ValueError, match='"rqmc" is for Gaussian latents, but the guide draws z from'
+        ValueError, match=r'"rqmc" is for Gaussian latents and .*, but the guide draws z from'
     ):
         pg.log_marginal_likelihood(binary.build(), binary.data(3), draws="rqmc")
     large = pg.declare("p(y) p(z) p(x | y, z)", "q(z | x, y)", hidden=(), y=pg.Categorical(2),

@@ -41,9 +41,9 @@ def class_probabilities(
         data: a Dataset, a dict of arrays by variable name, or one array; labels in it are left aside.
         label: the class.
         num_samples: draws a datum; one is enough, and taken, where nothing is drawn before y.
-        draws: `"iid"`, or `"rqmc"` for Gaussian latents: the same Sobol points for every datum, 16 times
-            a power of two near `num_samples`, so that what is said of a datum does not depend on the
-            others.
+        draws: `"iid"`, or `"rqmc"` for Gaussian latents and transformations of them: the same Sobol
+            points for every datum, as many as the 16 · 2^m nearest to `num_samples`, so that what is
+            said of a datum does not depend on the others.
         seed: of the draws.
         device: `"auto"`, or a device as torch names it.
 

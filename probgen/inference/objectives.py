@@ -219,12 +219,23 @@ def _closed_form_kl(trace: PairTrace) -> dict[str, Tensor]:
         q, p = trace.guide[name], trace.model[name]
         if any(site["mask"] is not None and site["mask"] is not True for site in (q, p)):
             continue
+        if _folds(q["fn"]):
+            continue  # torch's KL of it is that of what is folded, which is larger
         shape = torch.broadcast_shapes(q["fn"].batch_shape, p["fn"].batch_shape)
         try:
             closed[name] = kl_divergence(q["fn"].expand(shape), p["fn"].expand(shape))
         except NotImplementedError:
             continue
     return closed
+
+
+def _folds(fn: Any) -> bool:
+    """Whether a distribution is made by a transformation that takes several values to one."""
+    while hasattr(fn, "base_dist"):
+        if not all(transform.bijective for transform in getattr(fn, "transforms", ())):
+            return not isinstance(fn, torch.distributions.HalfNormal)  # that has a KL of its own
+        fn = fn.base_dist
+    return False
 
 
 def values_of(

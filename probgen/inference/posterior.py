@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -9,12 +10,14 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import TransformedDistribution
 
 from probgen.contexts import evaluation, fixed_seed
 from probgen.data import Dataset
 from probgen.inference.devices import as_device, placed
 from probgen.inference.expectations import class_weights
 from probgen.inference.inputs import prepare
+from probgen.inference.quasi import is_gaussian
 from probgen.inference.traces import innermost, trace_guide, trace_pair
 from probgen.pair import LatentVariableModel
 from probgen.structure import sample_sites
@@ -46,7 +49,8 @@ def encode(
         A CPU tensor for each latent of the guide: `(data, *event_shape)`, or `(data, classes)`.
 
     Raises:
-        ValueError: data that do not fit the pair, or a latent made of classes.
+        ValueError: data that do not fit the pair, a latent made of classes, or one whose family has
+            no mean in closed form.
     """
     return _encode(*_ready(pair, data, "encode", device), seed)
 
@@ -72,7 +76,7 @@ def reconstruct(
 
     Raises:
         ValueError: data that do not fit the pair, a class or latent that is neither given nor
-            inferred, or data that are classes.
+            inferred, data that are classes, or a family without a mean in closed form.
     """
     decoder, dataset = _ready(pair, data, "reconstruct", device)
     latents = _encode(decoder, dataset, seed)
@@ -98,7 +102,9 @@ def reconstruct(
                         "it would be drawn from the prior. Give it too."
                     )
                 if name in block.values and not _is_class(site["fn"]):
-                    parts.setdefault(name, []).append(site["fn"].mean.cpu())
+                    parts.setdefault(name, []).append(
+                        mean_of(site["fn"], name, "reconstruct").cpu()
+                    )
     if not parts:
         raise ValueError(f"reconstruct: the data of {pair.name} are classes, which have no mean.")
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
@@ -129,7 +135,8 @@ def features(
     Raises:
         TypeError: data that are no Dataset.
         ValueError: data that do not fit the pair, or a latent that is not the guide's, not
-            continuous, or depends on a class.
+            continuous, without a mean in closed form, or depends on a class; with `redraw` one
+            that is not Gaussian.
 
     References:
         Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
@@ -150,21 +157,22 @@ def features(
                     "infers from the data alone, before any other; in its order the guide has "
                     f"{', '.join(trace.guide) or 'none'}."
                 )
-            if redraw and not isinstance(innermost(site["fn"]), torch.distributions.Normal):
-                raise ValueError(
-                    f"features: redraw=True adds Gaussian noise, but the guide draws {latent} from "
-                    f"{type(innermost(site['fn'])).__name__}. Use redraw=False."
-                )
-            means.append(site["fn"].mean.flatten(1).cpu())
-            scales.append(site["fn"].stddev.flatten(1).cpu())
-    mean, scale = torch.cat(means), torch.cat(scales)
-    if columns is not None:
-        mean, scale = mean[:, columns], scale[:, columns]
+            means.append(mean_of(site["fn"], latent, "features").flatten(1).cpu())
+            if redraw:
+                if not is_gaussian(site["fn"]):
+                    raise ValueError(
+                        f"features: redraw=True adds Gaussian noise, but the guide draws {latent} "
+                        f"from {_family(site['fn'])}. Use redraw=False."
+                    )
+                scales.append(site["fn"].stddev.flatten(1).cpu())
+    kept_columns = slice(None) if columns is None else columns
+    mean = torch.cat(means)[:, kept_columns]
     rest = [name for name in data.values if name not in dataset.values and name != "x"]
     words = f"x is {latent} of {pair.name}" + ", drawn anew in every batch" * redraw
     found = Dataset(
-        {"x": mean}, data.name, transformations={"x": words}, spread={"x": scale} if redraw else {}
-    )
+        {"x": mean}, data.name, transformations={"x": words},
+        spread={"x": torch.cat(scales)[:, kept_columns]} if redraw else {},
+    )  # fmt: skip
     if not rest:
         return found
     kept = data.only(*rest)
@@ -227,12 +235,42 @@ def _encode(encoder: LatentVariableModel, dataset: Dataset, seed: int) -> dict[s
                 elif _is_class(site["fn"]):
                     raise ValueError(f"encode: {name} is made of classes, which have no mean.")
                 else:
-                    mean, events = site["fn"].mean, len(site["fn"].event_shape)
+                    mean = mean_of(site["fn"], name, "encode")
+                    events = len(site["fn"].event_shape)
                     if weights is not None:
                         mean = weights[(..., *[None] * events)] * mean
                     mean = _sum_but(mean, *range(-1 - events, 0))
                 parts.setdefault(name, []).append(mean.cpu())
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
+
+
+def mean_of(fn: Any, name: str, owner: str) -> Tensor:
+    """The mean of a distribution, in closed form.
+
+    Args:
+        fn: the distribution.
+        name: of its variable, for messages.
+        owner: the function that messages name.
+
+    Raises:
+        ValueError: the family has no mean, or none in closed form.
+    """
+    mean: Tensor | None = None
+    with suppress(NotImplementedError):
+        mean = fn.mean
+    if mean is None or bool(mean.isnan().all()):
+        raise ValueError(
+            f"{owner}: {name} is drawn from {_family(fn)}, which has no mean in closed form. Choose "
+            f"a family that has one, such as pg.Normal, or average draws of {name} yourself."
+        )
+    return mean
+
+
+def _family(fn: Any) -> str:
+    """What a distribution is called, `Independent` and the like aside."""
+    while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
+        fn = fn.base_dist
+    return type(fn).__name__
 
 
 def _sum_but(value: Tensor, *kept: int) -> Tensor:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from probgen.inference.traces import PairTrace, Site, innermost
+from probgen.inference.traces import PairTrace, Site
 
 RANDOMIZATIONS = 16
 """Independent scrambles; the spread of their averages is the standard error."""
 
 
 def rounded(num_samples: int) -> int:
-    """The number of draws nearest to what was asked: as many points in each scramble, a power of two."""
-    return RANDOMIZATIONS * 2 ** max(1, round(math.log2(num_samples / RANDOMIZATIONS)))
+    """The number 16 · 2^m, m at least 1, nearest to what was asked; of two as near, the smaller."""
+    lower = RANDOMIZATIONS * 2
+    while 2 * lower <= num_samples:
+        lower *= 2
+    return lower if num_samples - lower <= 2 * lower - num_samples else 2 * lower
 
 
 def gaussian_noise(
@@ -40,11 +43,11 @@ def gaussian_noise(
         owner: the function that messages name.
 
     Returns:
-        Shape `(num_samples, 1, *event_shape)` by latent; the first points are the first scramble.
+        Shape `(num_samples, 1, *noise_shape)` by latent; the first points are the first scramble.
 
     Raises:
-        ValueError: a latent that is not Gaussian with independent elements, or more elements than
-            Sobol points have dims.
+        ValueError: a latent that is no transformation of independent Gaussian elements, or more
+            elements than Sobol points have dims.
 
     References:
         Owen, 1997, "Scrambled net variance for integrals of smooth functions".
@@ -53,13 +56,13 @@ def gaussian_noise(
     """
     shapes: dict[str, torch.Size] = {}
     for name in trace.sampled:
-        family = innermost(trace.guide[name]["fn"])
-        if not isinstance(family, torch.distributions.Normal):
+        try:
+            shapes[name] = noise_shape(trace.guide[name]["fn"])
+        except NotGaussianError as error:
             raise ValueError(
-                f'{owner}: draws="rqmc" is for Gaussian latents, but the guide draws '
-                f'{name} from {type(family).__name__}. Use draws="iid".'
-            )
-        shapes[name] = trace.guide[name]["fn"].event_shape
+                f'{owner}: draws="rqmc" is for Gaussian latents and transformations of them, but '
+                f'the guide draws {name} from {error}. Use draws="iid".'
+            ) from None
     size = sum(shape.numel() for shape in shapes.values())
     if size > SobolEngine.MAXDIM:
         raise ValueError(
@@ -92,8 +95,83 @@ def gaussian_points(num_samples: int, size: int, seed: int) -> Tensor:
     return torch.cat(parts)
 
 
+class NotGaussianError(Exception):
+    """A distribution that is not drawn by transforming independent Gaussian elements."""
+
+
+def noise_shape(fn: Any) -> torch.Size:
+    """Shape of the standard Gaussian noise behind one event of a distribution.
+
+    It differs from the shape of the event where a transformation changes that, as stick-breaking does.
+
+    Raises:
+        NotGaussianError: there is no such noise; the message is the name of the family.
+    """
+    _check_draws(fn)
+    if isinstance(fn, torch.distributions.Normal):
+        return torch.Size()
+    inner = fn.base_dist.batch_shape[len(fn.batch_shape) :] if _is_independent(fn) else ()
+    return torch.Size((*inner, *noise_shape(fn.base_dist)))
+
+
+def from_noise(fn: Any, noise: Tensor) -> Tensor:
+    """The value that a distribution draws where its standard Gaussian noise is given.
+
+    Location + scale · noise, then every transformation, in the order in which the distribution takes
+    them.
+
+    Args:
+        fn: a Gaussian, or wrappers and transformations of one.
+        noise: shape `(..., *noise_shape)`; what stands left broadcasts with the batch shape.
+
+    Raises:
+        NotGaussianError: as `noise_shape`.
+    """
+    _check_draws(fn)
+    if isinstance(fn, torch.distributions.Normal):
+        value: Tensor = fn.loc + fn.scale * noise
+        return value
+    value = from_noise(fn.base_dist, noise)
+    if isinstance(fn, torch.distributions.TransformedDistribution):
+        for transform in fn.transforms:
+            value = transform(value)
+    elif isinstance(fn, dist.ExpandedDistribution):
+        value = value.expand(torch.broadcast_shapes(value.shape, fn.shape()))
+    return value
+
+
+def is_gaussian(fn: Any) -> bool:
+    """Whether a distribution is a Gaussian with independent elements, nothing done to its draws."""
+    try:
+        _check_draws(fn)
+    except NotGaussianError:
+        return False
+    if isinstance(fn, torch.distributions.Normal):
+        return True
+    transformed = isinstance(fn, torch.distributions.TransformedDistribution) and fn.transforms
+    return not transformed and is_gaussian(fn.base_dist)
+
+
+def _is_independent(fn: Any) -> bool:
+    return isinstance(fn, torch.distributions.Independent)
+
+
+def _check_draws(fn: Any) -> None:
+    """Only families whose way to draw is known: a subclass with one of its own is another family."""
+    for known in (
+        torch.distributions.Normal,
+        torch.distributions.Independent,
+        torch.distributions.TransformedDistribution,
+        dist.MaskedDistribution,
+        dist.ExpandedDistribution,
+    ):
+        if isinstance(fn, known) and type(fn).rsample is known.rsample:
+            return
+    raise NotGaussianError(type(fn).__name__)
+
+
 class GivenNoise(Messenger):
-    """Gaussian latents of a guide take their noise from here: location + scale · noise."""
+    """Gaussian latents of a guide, and transformations of such, take their noise from here."""
 
     def __init__(self, noise: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -102,6 +180,5 @@ class GivenNoise(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.noise and not msg["done"] and not msg["is_observed"]:
             site: Site = msg
-            family = innermost(site["fn"])
-            site["value"] = family.loc + family.scale * self.noise[site["name"]]
+            site["value"] = from_noise(site["fn"], self.noise[site["name"]])
             site["done"] = True

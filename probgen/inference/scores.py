@@ -11,27 +11,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probgen.data import Dataset, fingerprint
+from probgen.export import FEWEST_DRAWS
 from probgen.tensors import refuse_masked
 from probgen.text import aligned
 
 Array = NDArray[np.float64]
 
 
+DOUBTFUL_SHARE = 0.1
+"""Share of data with a k̂ that is too high, or unknown, from which on a score is doubted."""
+
+
 class UnreliableEstimateWarning(UserWarning):
-    """An importance-weighted estimate whose diagnostics say that it cannot be trusted."""
+    """An importance-weighted estimate whose diagnostics say that it is a lower bound only."""
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
     """log p(x) of a data set, per datum and on average, in nats.
 
+    The average of importance weights has log p(x) as an upper bound of its expectation. The number is
+    printed with `=` only where nothing says that it is lower by more than its error, `is_lower_bound`;
+    `>=`, the notes and `warning()` follow that one property.
+
+    A k̂ above the threshold says that errors cannot be believed; one below it does not say that they
+    can. All diagnostics here are of the weights that were drawn. Where the guide misses a part of the
+    posterior, none is drawn there: weights look even, k̂ is low, and the number is too low by more
+    than the error stated. What helps is to compare: other guides, other seeds with many more draws,
+    or data simulated by the model.
+
     Attributes:
         log_prob: per datum, shape `(data,)`.
         standard_error: Monte Carlo standard error of each; zero where the value is exact.
         bias: estimated bias of each, at most zero: −(relative variance of the mean weight) / 2.
         ess: effective sample size of each.
-        khat: Pareto shape of each datum's weights; −inf where they are equal ("exact"), NaN
-            where there are fewer than 25 draws.
+        khat: Pareto shape of each datum's weights; −inf where they are equal ("exact"), 0 or +inf
+            where the largest are tied, as those of discrete latents with few states are (0: their
+            frequencies are known well enough); NaN where there are fewer than 25 draws, or where all
+            draws of a discrete latent have one weight, which says nothing of states not drawn.
         num_samples: importance samples a datum; 0 for a closed form.
         measure: what the nats are of, such as "density of x".
         transformation: what was done to the raw data.
@@ -148,8 +165,13 @@ class Score:
 
     @property
     def is_lower_bound(self) -> bool:
-        """Whether the estimated bias exceeds the Monte Carlo error."""
-        return not self.is_exact and abs(self.mean_bias) > self.monte_carlo_error
+        """Whether the number must be read as a lower bound, for one of these reasons.
+
+        The estimated bias exceeds the Monte Carlo error or a tenth of a nat; k̂ is above its threshold,
+        or unknown, for more than a tenth of the data; half of the data rest on fewer than ten
+        effective samples. `False` does not prove the number right: see the class.
+        """
+        return bool(self._reasons())
 
     @property
     def khat_threshold(self) -> float:
@@ -165,29 +187,51 @@ class Score:
             return math.nan
         return float((self.khat > self.khat_threshold).mean())
 
+    @property
+    def khat_median(self) -> float:
+        """Of the data for which k̂ is known; NaN where it is for none."""
+        known = self.khat[~np.isnan(self.khat)]
+        return float(np.median(known)) if len(known) else math.nan
+
     def warning(self) -> str | None:
-        """In words why the number cannot be trusted, or `None`."""
-        if self.is_exact:
-            return None
-        reasons = []
-        share = self.share_above_threshold
-        if share > 0.1:
-            reasons.append(
-                f"k̂ is above {self.khat_threshold:.2f} for {share:.0%} of the data, so the errors "
-                "stated are too small"
-            )
-        if self.mean_bias < -0.1:
-            reasons.append(f"the estimate is low by about {-self.mean_bias:.2g} nats a datum")
-        if float(np.median(self.ess)) < 10:
-            reasons.append(
-                f"half of the data rest on fewer than {np.median(self.ess):.1f} effective samples"
-            )
+        """In words why the number must be read as a lower bound, or `None` where it need not be."""
+        reasons = self._reasons()
         if not reasons:
             return None
         return (
             f"{self.quantity} of {self.name}: {'; '.join(reasons)}. Read it as a lower bound; take more "
             "samples, or a guide with more room."
         )
+
+    def _reasons(self) -> list[str]:
+        """Why it is a lower bound; all that is printed of a score goes by this."""
+        if self.is_exact:
+            return []
+        reasons = []
+        share = self.share_above_threshold
+        if share > DOUBTFUL_SHARE:
+            reasons.append(
+                f"k̂ is above {self.khat_threshold:.2f} for {share:.0%} of the data, so the errors "
+                "stated are too small"
+            )
+        unknown = float(np.isnan(self.khat).mean())
+        if unknown > DOUBTFUL_SHARE and self.num_samples < FEWEST_DRAWS:
+            reasons.append(
+                f"k̂ cannot be estimated from fewer than {FEWEST_DRAWS} samples, so nothing checks "
+                "the errors stated"
+            )
+        elif unknown > DOUBTFUL_SHARE:
+            reasons.append(
+                f"all draws have the same weight for {unknown:.0%} of the data, which says nothing "
+                "of values of the discrete latents that were not drawn"
+            )
+        if self.mean_bias < -0.1 or -self.mean_bias > self.monte_carlo_error:
+            reasons.append(f"the estimate is low by about {-self.mean_bias:.2g} nats a datum")
+        if float(np.median(self.ess)) < 10:
+            reasons.append(
+                f"half of the data rest on fewer than {np.median(self.ess):.1f} effective samples"
+            )
+        return reasons
 
     def __repr__(self) -> str:
         head = (
@@ -209,7 +253,9 @@ class Score:
         head += f", bias {self.mean_bias:.2g}; {self._what()}"
         lines = [head, *scaled, f"  ESS   {_summary(self.ess, worst=np.min, digits=1)}"]
         if np.isnan(self.khat).all():
-            lines.append("  k̂     not estimated from fewer than 25 samples")
+            few = self.num_samples < FEWEST_DRAWS
+            why = f"from fewer than {FEWEST_DRAWS} samples" if few else "from equal weights"
+            lines.append(f"  k̂     not estimated {why}")
         else:
             share = f", {self.share_above_threshold:.1%} above {self.khat_threshold:.2f}"
             lines.append(f"  k̂     {_summary(self.khat, worst=np.max, digits=2)}{share}")
@@ -276,11 +322,16 @@ def table(scores: Mapping[str, Score]) -> str:
                 "0" if exact else f"{score.mean_bias:.3f}",
                 "-" if exact else str(score.num_samples),
                 "-" if exact else f"{np.median(score.ess):.1f}",
-                "-" if exact else f"{np.median(score.khat):.2f}",
+                "-" if exact or math.isnan(score.khat_median) else f"{score.khat_median:.2f}",
             )
         )
     lines, widths = aligned(rows, left={0})
     lines.insert(1, "  ".join("-" * width for width in widths))
+    lines += [
+        f">= {name}: {'; '.join(score._reasons())}"
+        for name, score in scores.items()
+        if score.is_lower_bound
+    ]
     lines.append(
         f"nats a datum, {first.measure}; {len(first.log_prob)} data, hash {first.data_hash}"
     )

@@ -132,7 +132,8 @@ def _importance(
     chunks = [chunk] * (draws // chunk) + [draws % chunk] * (draws % chunk > 0)
     often = len(data) // step * (draws // chunk) >= PASSES_WORTH or weigh.compile is True
     block = step * max(1, WEIGHTS // (step * draws))
-    parts: list[Columns] = []
+    discrete = any(first.guide[name]["fn"].support.is_discrete for name in first.sampled)
+    columns: Columns = {}
     for first_row in range(0, len(data), block):
         weights = []
         for start in range(first_row, min(first_row + block, len(data)), step):
@@ -145,12 +146,20 @@ def _importance(
             weights.append(torch.cat(passed))
             bar.update(min(start + step, len(data)))
         groups = RANDOMIZATIONS if weigh.noise else 0
-        parts.append(_summarize(torch.cat(weights, 1), offset + first_row, groups))
-    columns = {name: np.concatenate([p[name] for p in parts], -1) for name in parts[0]}
+        found = _summarize(torch.cat(weights, 1), offset + first_row, groups, discrete)
+        for (
+            name,
+            part,
+        ) in found.items():  # into place: parts and whole together would be twice as much
+            if name not in columns:
+                columns[name] = np.empty((*part.shape[:-1], len(data)))
+            columns[name][..., first_row : first_row + part.shape[-1]] = part
     return columns, {"num_samples": draws, "chunk": [step, chunk]}
 
 
-def _summarize(log_weights: Tensor, start: int, randomizations: int) -> Columns:
+def _summarize(
+    log_weights: Tensor, start: int, randomizations: int, discrete: bool = False
+) -> Columns:
     """From log-weights `(draws, data)`; `start` is the index of the first datum.
 
     With randomizations the spread of their averages takes the place of the spread of weights.
@@ -175,7 +184,7 @@ def _summarize(log_weights: Tensor, start: int, randomizations: int) -> Columns:
     error = torch.zeros_like(log_prob) if size == 1 else (replicates.var(0) / size).sqrt()
     ess = relative.sum(0) ** 2 / (relative**2).sum(0)
     array = log_weights.T.cpu().numpy()
-    khat = pareto_khat(array, float_error)
+    khat = pareto_khat(array, float_error, discrete=discrete)
     columns = {
         "log_prob": log_prob,
         "standard_error": error,
