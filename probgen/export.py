@@ -25,8 +25,8 @@ def pareto_khat(
     than five values, the weights are those of a distribution on few numbers, which is bounded, so
     that all its moments exist and its shape is at most 0, whatever the numbers. What remains to
     be asked is whether the numbers were drawn often enough for their frequencies to be known: k̂ is 0
-    where weights drawn fewer than five times make up no more than a tenth of the variance of all,
-    and otherwise +inf.
+    where those of them drawn fewer than five times make up no more than a tenth of the variance of all
+    weights, and otherwise +inf.
 
     Args:
         log_weights: shape `(data, draws)`.
@@ -59,12 +59,16 @@ def pareto_khat(
 
 def _tied(log_weights: NDArray[np.float64], tolerance: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Rows whose largest weights take fewer than five values."""
-    num_draws = log_weights.shape[1]
-    tail = int(min(num_draws / 5, 3 * num_draws**0.5)) + 1
+    num_draws, tail = log_weights.shape[1], _tail_size(log_weights.shape[1])
     largest = np.sort(np.partition(log_weights, num_draws - tail, axis=1)[:, -tail:], axis=1)
     with np.errstate(invalid="ignore"):  # −inf less −inf
         values: NDArray[np.int64] = 1 + (np.diff(largest, axis=1) > tolerance[:, None]).sum(1)
     return values < 5
+
+
+def _tail_size(num_draws: int) -> int:
+    """The largest weights, to which the fit is made, and the one below them."""
+    return int(np.ceil(min(num_draws / 5, 3 * num_draws**0.5))) + 1
 
 
 def _khat_of_ties(log_weights: NDArray[np.float64], tolerance: float) -> float:
@@ -72,6 +76,7 @@ def _khat_of_ties(log_weights: NDArray[np.float64], tolerance: float) -> float:
     with np.errstate(invalid="ignore"):
         group = np.concatenate([[0], (np.diff(ordered) > tolerance).cumsum()])
     rare = np.bincount(group)[group] < OFTEN
+    rare[: -_tail_size(len(rare))] = False
     weights = np.exp(ordered - ordered[-1])
     squares = (weights - weights.mean()) ** 2
     return 0.0 if squares[rare].sum() <= RARE_SHARE * squares.sum() else np.inf

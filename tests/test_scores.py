@@ -76,6 +76,13 @@ def test_khat_of_tied_weights(weights: Any, counts: Any, expected: float) -> Non
         assert np.isnan(pareto_khat(drawn[None], discrete=True)[0])
 
 
+def test_a_nearly_exact_guide_has_ties_at_its_largest_weight() -> None:
+    """Gaussian over a slightly wider one: bounded, and in float32 many weights equal the bound."""
+    z = 0.1 * np.random.default_rng(0).normal(size=(5, 2000)).astype(np.float32)
+    log_weights = -3 - 0.5 * z**2
+    assert (pareto_khat(log_weights.astype(np.float64), 100 * 2.0**-23) <= 0).all()
+
+
 def test_khat_without_ties_is_that_of_arviz() -> None:
     from probgen.export import _fit_tails
 

@@ -132,7 +132,8 @@ def _importance(
     chunks = [chunk] * (draws // chunk) + [draws % chunk] * (draws % chunk > 0)
     often = len(data) // step * (draws // chunk) >= PASSES_WORTH or weigh.compile is True
     block = step * max(1, WEIGHTS // (step * draws))
-    discrete = any(first.guide[name]["fn"].support.is_discrete for name in first.sampled)
+    latents = [name for name in first.sampled if name in first.model]
+    discrete = any(first.guide[name]["fn"].support.is_discrete for name in latents)
     columns: Columns = {}
     for first_row in range(0, len(data), block):
         weights = []
@@ -147,10 +148,8 @@ def _importance(
             bar.update(min(start + step, len(data)))
         groups = RANDOMIZATIONS if weigh.noise else 0
         found = _summarize(torch.cat(weights, 1), offset + first_row, groups, discrete)
-        for (
-            name,
-            part,
-        ) in found.items():  # into place: parts and whole together would be twice as much
+        # Into place: parts and whole together would be twice as much.
+        for name, part in found.items():
             if name not in columns:
                 columns[name] = np.empty((*part.shape[:-1], len(data)))
             columns[name][..., first_row : first_row + part.shape[-1]] = part
