@@ -15,9 +15,9 @@ from torch import nn
 
 from probgen.conditionals import Conditional
 from probgen.formula import Factor, FormulaError, check_guide, parse, product, sort
-from probgen.networks import as_widths
+from probgen.networks import as_activation, as_widths
 from probgen.pair import LatentVariableModel, is_summable
-from probgen.variables import Variable
+from probgen.variables import Bernoulli, Categorical, Normal, Variable
 
 _classes: dict[str, type[LatentVariableModel]] = {}
 
@@ -67,13 +67,15 @@ def declare(
         >>> m2.sample(5)["x"].shape
         torch.Size([5, 6])
     """
-    # A formula may run over lines; columns stay what they are in the message.
-    p, q = (f.replace("\n", " ").replace("\t", " ") if isinstance(f, str) else f for f in (p, q))
-    hidden = as_widths(hidden)
+    p, q, hidden = _as_line(p), _as_line(q), as_widths(hidden)
+    as_activation(activation)  # says what is wrong with it
     if not isinstance(local, bool):
         raise TypeError(
             f"declare: local must be True or False, got {local!r}; as a variable, call it something else."
         )
+    # Names, numbers and variables go into source that runs: plain ones only, of no class that could
+    # bring a text of its own.
+    variables = {str.__str__(name): _as_plain(value) for name, value in variables.items()}
     own = {name: variables.pop(name) for name in list(variables) if name[:2] in ("p_", "q_")}
     p_factors = sort(parse(p, "p"), p, "p")
     q_factors = sort(parse(q, "q"), q, "q")
@@ -88,6 +90,22 @@ def declare(
         _warn_of_uninformed(pair)
     vars(pair)["_declared"] = (p, q, hidden, activation, dict(variables), given)
     return pair
+
+
+def _as_line(formula: Any) -> Any:
+    """A formula on one line, its columns kept for messages; what is no text stays as it is."""
+    if not isinstance(formula, str):
+        return formula
+    return str.__str__(formula).replace("\n", " ").replace("\t", " ")
+
+
+def _as_plain(value: Any) -> Any:
+    """A variable of the library made anew, without what was set on it since; the rest as it is."""
+    if type(value) is Normal:
+        return Normal(value.event_shape, cast(Any, value.scale))
+    if type(value) is Categorical:
+        return Categorical(value.num_classes, value.event_shape)
+    return Bernoulli(value.event_shape) if type(value) is Bernoulli else value
 
 
 class DeclaredModel(LatentVariableModel):
@@ -185,9 +203,9 @@ def write_source(
                 learned = ", learned=True" if letter == "q" else ""
                 body.append(f"self.{attribute} = pg.Conditional({variable_text}{learned})")
     if _uses_mlp(p, q, given):
-        name = getattr(activation, "__name__", "")
-        if getattr(nn, name, None) is activation:
-            arguments += [f"hidden={hidden!r}", f"activation=torch.nn.{name}"]
+        known = next((name for name, value in vars(nn).items() if value is activation), None)
+        if known is not None:
+            arguments += [f"hidden={hidden!r}", f"activation=torch.nn.{known}"]
         else:
             arguments += ["activation", f"hidden={hidden!r}"]
     signature = "".join(f", {argument}" for argument in arguments)
@@ -258,8 +276,9 @@ def _uses_mlp(p: Sequence[Factor], q: Sequence[Factor], given: Mapping[str, Any]
     return any(f.parents and attribute not in given for attribute, f in factors)
 
 
-def _is_native(variable: Variable) -> bool:
-    return type(variable).__module__ == Variable.__module__
+def _is_native(variable: object) -> bool:
+    """Whether a variable can be written as text: one of the library's, not of a subclass."""
+    return type(variable) in (Normal, Bernoulli, Categorical)
 
 
 def _check_variables(

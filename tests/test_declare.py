@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import linecache
+import os
 import traceback
 from typing import Any
 
@@ -208,6 +209,111 @@ def test_numpys_numbers_stay_out_of_the_source() -> None:
     assert "np." not in pair.source and pg.ELBO()(pair, {"x": torch.zeros(3, 2)}).shape == (3,)
 
 
+RAN = "PROBGEN_TEST_RAN"
+CODE = f"[__import__('os').environ.update({RAN}='yes'), 3][1]"
+"""A number, and a mark that it was run."""
+
+
+class Hostile:
+    """A text of its own: as a size, a scale, a name or a family it would be code in the source."""
+
+    def __repr__(self) -> str:
+        return CODE
+
+    __str__ = __repr__
+
+    def __format__(self, how: str) -> str:
+        return CODE
+
+
+class HostileInt(Hostile, int):
+    pass
+
+
+class HostileFloat(Hostile, float):
+    pass
+
+
+class HostileText(Hostile, str):
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def replace(self, *_: Any) -> str:
+        return CODE
+
+
+class HostileNormal(Hostile, pg.Normal):
+    pass
+
+
+HostileNormal.__module__ = pg.Normal.__module__
+
+
+def _set(variable: pg.Variable, **attributes: Any) -> pg.Variable:
+    vars(variable).update(attributes)
+    return variable
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden": (HostileInt(3),)},
+        {"z": pg.Normal(HostileInt(2))},
+        {"z": pg.Normal((HostileInt(2), HostileInt(1)))},
+        {"z": pg.Normal(2, scale=HostileFloat(0.5))},
+        {"z": pg.Normal(2, scale=HostileText("shared"))},  # type: ignore[arg-type]
+        {"z": HostileNormal(2)},
+        {"z": _set(pg.Normal(2), _arguments=lambda: CODE)},
+        {"z": _set(pg.Normal(2), event_shape=(HostileInt(2),))},
+        {"z": _set(pg.Normal(2), scale=HostileText("shared"))},
+        {"y": pg.Categorical(HostileInt(3))},
+        {"y": pg.Categorical(3, (HostileInt(2),))},
+        {"y": _set(pg.Categorical(3), num_classes=HostileInt(3))},
+        {"x": pg.Bernoulli(HostileInt(4))},
+        {HostileText("x"): pg.Bernoulli(4)},
+        {HostileText("p_x"): nn.Linear(5, 4)},
+        {"activation": HostileText("Tanh")},
+    ],
+)
+def test_no_text_of_a_users_gets_into_the_source(change: dict[str, Any]) -> None:
+    os.environ.pop(RAN, None)
+    arguments: dict[str, Any] = {"y": pg.Categorical(3), "z": pg.Normal(2), "x": pg.Bernoulli(4)}
+    for key, value in change.items():
+        arguments.pop(str.__str__(key), None)
+        arguments[key] = value
+    try:
+        pair = pg.declare("p(y) p(z) p(x | y, z)", "q(y | x) q(z | x, y)",
+                          **{"hidden": (3,), **arguments})  # fmt: skip
+    except (ValueError, TypeError):
+        pair = None
+    assert RAN not in os.environ
+    assert pair is None or "__import__" not in pair.source
+
+
+def test_a_formula_is_text_and_nothing_else() -> None:
+    os.environ.pop(RAN, None)
+    pair = pg.declare(HostileText("p(x)"), HostileText(""), x=pg.Bernoulli(2))
+    assert pair.factorization("p") == "p(x)" and RAN not in os.environ
+
+
+def test_numbers_of_any_class_are_numbers() -> None:
+    import numpy as np
+
+    two, half = np.int64(2), np.float32(0.5)
+    assert repr(pg.Normal(two, scale=half)) == "Normal(2, scale=0.5)"  # type: ignore[arg-type]
+    assert repr(pg.Categorical(HostileInt(3), (two,))) == "Categorical(3, (2,))"  # type: ignore[arg-type]
+    for bad in (2.0, "2", b"2", True, None, (2.0,), (True,), [None]):
+        with pytest.raises(TypeError, match="event_shape"):
+            pg.Bernoulli(bad)  # type: ignore[arg-type]
+    for bad in (2.0, "2", True, None):
+        with pytest.raises(TypeError, match="num_classes"):
+            pg.Categorical(bad)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="finite and above 0"):
+        pg.Normal(2, scale=10**400)
+
+
 @pytest.mark.parametrize("hidden", [5, (5.0,), (-5,), "500", None])
 def test_bad_hidden(hidden: Any) -> None:
     for make in (
@@ -221,10 +327,13 @@ def test_bad_hidden(hidden: Any) -> None:
             make()
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU(), "relu", torch.tanh, None])
+@pytest.mark.parametrize("activation", [nn.ReLU(), "relu", torch.tanh, None, 3, nn])
 def test_bad_activation(activation: Any) -> None:
     with pytest.raises(TypeError, match="activation must be a class of modules"):
         pg.models.VAE(x=pg.Normal(2), z=pg.Normal(2), activation=activation)
+    with pytest.raises(TypeError, match="activation must be a class of modules"):
+        pg.declare("p(z) p(x | z)", "q(z | x)", x=pg.Normal(2), z=pg.Normal(2),
+                   activation=activation)  # fmt: skip
 
 
 @settings(max_examples=300, deadline=None)
