@@ -6,7 +6,9 @@ There is no second interpreter of formulas. What `pair.source` prints is what ru
 from __future__ import annotations
 
 import hashlib
+import keyword
 import linecache
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -14,10 +16,13 @@ from typing import Any, cast
 from torch import nn
 
 from probgen.conditionals import Conditional
-from probgen.formula import Factor, FormulaError, check_guide, parse, product, sort
+from probgen.formula import RESERVED, Factor, FormulaError, check_guide, parse, product, sort
 from probgen.networks import as_activation, as_widths
 from probgen.pair import LatentVariableModel, is_summable
 from probgen.variables import Bernoulli, Categorical, Normal, Variable
+
+DEFAULT_NAME = "DeclaredPair"
+"""What a declared pair is called that has no name of its own."""
 
 _classes: dict[str, type[LatentVariableModel]] = {}
 
@@ -30,6 +35,7 @@ def declare(
     hidden: Sequence[int] = (500, 500),
     activation: Callable[[], nn.Module] = nn.Tanh,
     local: bool = False,
+    name: str | None = None,
     **variables: Any,
 ) -> LatentVariableModel:
     """Write a pair from its factorization.
@@ -44,6 +50,8 @@ def declare(
         local: say that a latent which no data inform, as with the guide q(w), is meant: each datum
             draws its own, from one guide for all. Without it declare warns and `fit` refuses, since
             most who write it mean one value for all data, which no pair has yet.
+        name: how messages, tables and pictures call the pair, and the name of its class in the
+            source; `"DeclaredPair"` by default.
         **variables: a variable for each name; and, as `p_x=` or `q_z=`, a network, a network
             factory or a whole `Conditional` of your own in place of the MLP of that factor.
 
@@ -73,6 +81,7 @@ def declare(
         raise TypeError(
             f"declare: local must be True or False, got {local!r}; as a variable, call it something else."
         )
+    class_name = _as_class_name(name)
     # Names, numbers and variables go into source that runs: plain ones only, of no class that could
     # bring a text of its own.
     variables = {str.__str__(name): _as_plain(value) for name, value in variables.items()}
@@ -85,11 +94,42 @@ def declare(
     _check_variables(p, q, p_factors, q_factors, variables)
     given = _own_conditionals(own, p_factors, q_factors, variables)
     _check_inferable(p, p_factors, q_factors, variables)
-    pair = _build(p_factors, q_factors, hidden, activation, local, variables, given)
+    source = write_source(
+        p_factors,
+        q_factors,
+        hidden,
+        activation,
+        variables,
+        given,
+        local=local,
+        class_name=class_name,
+    )
+    pair = _build(source, p_factors, q_factors, hidden, activation, variables, given)
     if not local:
         _warn_of_uninformed(pair)
     vars(pair)["_declared"] = (p, q, hidden, activation, dict(variables), given)
     return pair
+
+
+def _as_class_name(name: Any) -> str:
+    """A name that a class can bear."""
+    if name is None:
+        return DEFAULT_NAME
+    if not isinstance(name, str):
+        raise TypeError(
+            f'declare: name must be text such as "M2", got {name!r}; as a variable, call it something '
+            "else."
+        )
+    name = str.__str__(name)
+    if not re.fullmatch("[A-Za-z][A-Za-z_0-9]*", name):
+        raise ValueError(
+            f"declare: name={name!r} must be the name of a class: letters, digits and _, a letter first."
+        )
+    if keyword.iskeyword(name) or name in RESERVED:
+        raise ValueError(
+            f"declare: name={name!r} is a reserved word; call the pair something else."
+        )
+    return name
 
 
 def _as_line(formula: Any) -> Any:
@@ -126,15 +166,14 @@ class DeclaredModel(LatentVariableModel):
 
 
 def _build(
+    source: str,
     p: Sequence[Factor],
     q: Sequence[Factor],
     hidden: tuple[int, ...],
     activation: Callable[[], nn.Module],
-    local: bool,
     variables: Mapping[str, Variable],
     given: Mapping[str, Any],
 ) -> LatentVariableModel:
-    source = write_source(p, q, hidden, activation, local, variables, given)
     arguments: dict[str, Any] = {n: v for n, v in variables.items() if not _is_native(v)}
     if _uses_mlp(p, q, given):
         arguments |= {"hidden": hidden, "activation": activation}
@@ -159,8 +198,8 @@ def _compile(source: str) -> Any:
         exec(compile(source, filename, "exec"), namespace)
         lines = source.splitlines(keepends=True)
         linecache.cache[filename] = (len(source), None, lines, filename)
-        cls = namespace["DeclaredPair"]
-        _classes[source] = type("DeclaredPair", (cls, DeclaredModel), {"__module__": __name__})
+        cls = next(made for made in namespace.values() if isinstance(made, type))
+        _classes[source] = type(cls.__name__, (cls, DeclaredModel), {"__module__": __name__})
     return _classes[source]
 
 
@@ -169,9 +208,11 @@ def write_source(
     q: Sequence[Factor],
     hidden: tuple[int, ...],
     activation: Callable[[], nn.Module],
-    local: bool,
     variables: Mapping[str, Variable],
     given: Mapping[str, Any],
+    *,
+    local: bool = False,
+    class_name: str = DEFAULT_NAME,
 ) -> str:
     """The Python source of the pair; what cannot be written as text becomes an argument.
 
@@ -236,7 +277,7 @@ def write_source(
         "import probgen as pg",
         "",
         "",
-        "class DeclaredPair(pg.LatentVariableModel):",
+        f"class {class_name}(pg.LatentVariableModel):",
         f'    """{docstring}"""',
         "",
         *(["    local = True  # latents that no data inform are meant", ""] if local else []),

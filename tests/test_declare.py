@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import linecache
 import os
+import pickle
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from torch import nn
 
 import probgen as pg
 from probgen.formula import FormulaError, parse
+from probgen.recipes import build, recipe_of
 from tests.pairs import HIDDEN, binary
 
 VARIABLES: dict[str, Any] = {"y": pg.Categorical(3), "z": pg.Normal(2), "x": pg.Bernoulli(6)}
@@ -334,6 +338,66 @@ def test_bad_activation(activation: Any) -> None:
     with pytest.raises(TypeError, match="activation must be a class of modules"):
         pg.declare("p(z) p(x | z)", "q(z | x)", x=pg.Normal(2), z=pg.Normal(2),
                    activation=activation)  # fmt: skip
+
+
+# ---------------------------------------------------------------- a name of its own
+
+
+def mixture(**settings: Any) -> pg.LatentVariableModel:
+    torch.manual_seed(0)
+    return pg.declare(
+        "p(y) p(x | y)", "q(y | x)", hidden=(), y=pg.Categorical(2), x=pg.Normal(2), **settings
+    )
+
+
+def test_a_declared_pair_has_a_name_of_its_own(tmp_path: Path) -> None:
+    pair = mixture(name="M2")
+    assert pair.name == type(pair).__name__ == "M2"
+    assert repr(pair).splitlines()[0] == "M2" and "class M2(pg.LatentVariableModel):" in pair.source
+    assert pickle.loads(pickle.dumps(pair)).name == copy.deepcopy(pair).name == "M2"
+    with pytest.raises(ValueError, match="M2 has no variable w"):
+        pg.fit(pair, {"x": torch.zeros(3, 2), "w": torch.zeros(3)}, num_epochs=1, progress=False)
+    score = pg.log_marginal_likelihood(pair, torch.zeros(3, 2), num_samples=2, device="cpu")
+    assert score.name == "M2"
+    quiet: Any = {"progress": False, "device": "cpu"}
+    pg.fit(pair, torch.zeros(4, 2), num_epochs=1, run_dir=tmp_path / "run", **quiet)
+    assert pg.load_run(tmp_path / "run").pair.name == "M2"
+    assert mixture().name == "DeclaredPair"
+
+
+def test_names_leave_the_numbers_alone() -> None:
+    x = torch.randn(5, 2)
+    assert torch.equal(pg.ELBO()(mixture(name="A"), {"x": x}), pg.ELBO()(mixture(), {"x": x}))
+    assert type(mixture(name="A")) is not type(mixture(name="B"))
+
+
+def test_recipes_without_a_name_are_what_they_were() -> None:
+    """So that a run directory of before loads, and can be gone on with."""
+    recipe = recipe_of(mixture())
+    assert "name" not in recipe and "local" not in recipe
+    assert build(recipe).name == "DeclaredPair"
+    named = recipe_of(mixture(name="M2"))
+    assert named == {**recipe, "name": "M2"} and build(named).name == "M2"
+    for bad in (3, "a b", "import", ["M2"]):
+        with pytest.raises(ValueError, match="name"):
+            build({**recipe, "name": bad})
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "2M", "_M", "M-2", "é", "M\n", "M: pass\nimport os", "class", "None", "pg",
+             "torch", "super", "data"],
+)  # fmt: skip
+def test_names_that_no_class_can_bear(name: str) -> None:
+    with pytest.raises(ValueError, match=r"declare: name=.* (class|reserved)"):
+        mixture(name=name)
+
+
+@pytest.mark.parametrize("word", ["name", "local"])
+def test_words_of_declare_are_no_variables(word: str) -> None:
+    with pytest.raises(TypeError, match=f"declare: {word} must be"):
+        mixture(**{word: pg.Normal(2)})
+    with pytest.raises(FormulaError, match="reserved"):
+        pg.declare(f"p({word})")
 
 
 @settings(max_examples=300, deadline=None)
