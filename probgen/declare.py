@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
+from weakref import WeakValueDictionary, finalize
 
 from torch import nn
 
@@ -24,7 +25,8 @@ from probgen.variables import Bernoulli, Categorical, Normal, Variable
 DEFAULT_NAME = "DeclaredPair"
 """What a declared pair is called that has no name of its own."""
 
-_classes: dict[str, type[LatentVariableModel]] = {}
+_classes: WeakValueDictionary[str, type[LatentVariableModel]] = WeakValueDictionary()
+"""The class of each source, as long as one of its pairs is there."""
 
 
 def declare(
@@ -191,16 +193,24 @@ def _restore(source: str) -> LatentVariableModel:
 
 
 def _compile(source: str) -> Any:
-    """The class that a source defines; tracebacks show its lines."""
-    if source not in _classes:
-        filename = f"<probgen pair {hashlib.sha256(source.encode()).hexdigest()[:12]}>"
-        namespace: dict[str, Any] = {"__name__": "probgen.declared"}
-        exec(compile(source, filename, "exec"), namespace)
+    """The class that a source defines; tracebacks show its lines.
+
+    Equal sources share a class. Class and lines go when the last of its pairs does.
+    """
+    known = _classes.get(source)
+    if known is not None:
+        return known
+    filename = f"<probgen pair {hashlib.sha256(source.encode()).hexdigest()[:12]}>"
+    namespace: dict[str, Any] = {"__name__": "probgen.declared"}
+    exec(compile(source, filename, "exec"), namespace)
+    written = next(made for made in namespace.values() if isinstance(made, type))
+    made = type(written.__name__, (written, DeclaredModel), {"__module__": __name__})
+    kept = _classes.setdefault(source, made)
+    if kept is made:
         lines = source.splitlines(keepends=True)
         linecache.cache[filename] = (len(source), None, lines, filename)
-        cls = next(made for made in namespace.values() if isinstance(made, type))
-        _classes[source] = type(cls.__name__, (cls, DeclaredModel), {"__module__": __name__})
-    return _classes[source]
+        finalize(made, linecache.cache.pop, filename, None).atexit = False
+    return kept
 
 
 def write_source(
