@@ -444,7 +444,8 @@ def test_equal_sources_share_a_class_while_it_is_there() -> None:
                if len(entry) > 1)  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.filterwarnings("ignore:declare")
+@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="pq(xyz|, )ab1_", max_size=24), st.text(alphabet="q(xyz|, )", max_size=16))
 def test_any_formula_works_or_is_refused_with_a_message(p: str, q: str) -> None:
     names: Any = {name: pg.Normal(1) for name in "xyzab" if name in p + q}
