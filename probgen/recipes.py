@@ -18,9 +18,10 @@ from torch import nn
 from probgen import models
 from probgen.conditionals import Conditional
 from probgen.contexts import fixed_seed
-from probgen.declare import DEFAULT_NAME, DeclaredModel, declare
+from probgen.declare import DeclaredModel, declare
 from probgen.networks import MLP, ConvDecoder, ConvEncoder
 from probgen.pair import LatentVariableModel
+from probgen.pair_source import DEFAULT_NAME
 from probgen.variables import Bernoulli, Categorical, Normal, Variable
 
 Recipe = dict[str, Any]
