@@ -6,20 +6,25 @@ There is no second interpreter of formulas. What `pair.source` prints is what ru
 from __future__ import annotations
 
 import hashlib
+import keyword
 import linecache
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
+from weakref import WeakValueDictionary, finalize
 
 from torch import nn
 
 from probgen.conditionals import Conditional
-from probgen.formula import Factor, FormulaError, check_guide, parse, product, sort
-from probgen.networks import as_widths
+from probgen.formula import RESERVED, Factor, FormulaError, check_guide, parse, product, sort
+from probgen.networks import as_activation, as_widths
 from probgen.pair import LatentVariableModel, is_summable
+from probgen.pair_source import DEFAULT_NAME, as_plain, is_native, uses_mlp, write_source
 from probgen.variables import Variable
 
-_classes: dict[str, type[LatentVariableModel]] = {}
+_classes: WeakValueDictionary[str, type[LatentVariableModel]] = WeakValueDictionary()
+"""The class of each source, as long as one of its pairs is there."""
 
 
 def declare(
@@ -30,6 +35,7 @@ def declare(
     hidden: Sequence[int] = (500, 500),
     activation: Callable[[], nn.Module] = nn.Tanh,
     local: bool = False,
+    name: str | None = None,
     **variables: Any,
 ) -> LatentVariableModel:
     """Write a pair from its factorization.
@@ -44,6 +50,8 @@ def declare(
         local: say that a latent which no data inform, as with the guide q(w), is meant: each datum
             draws its own, from one guide for all. Without it declare warns and `fit` refuses, since
             most who write it mean one value for all data, which no pair has yet.
+        name: how messages, tables and pictures call the pair, and the name of its class in the
+            source; `"DeclaredPair"` by default.
         **variables: a variable for each name; and, as `p_x=` or `q_z=`, a network, a network
             factory or a whole `Conditional` of your own in place of the MLP of that factor.
 
@@ -67,13 +75,16 @@ def declare(
         >>> m2.sample(5)["x"].shape
         torch.Size([5, 6])
     """
-    # A formula may run over lines; columns stay what they are in the message.
-    p, q = (f.replace("\n", " ").replace("\t", " ") if isinstance(f, str) else f for f in (p, q))
-    hidden = as_widths(hidden)
+    p, q, hidden = _as_line(p), _as_line(q), as_widths(hidden)
+    as_activation(activation)  # says what is wrong with it
     if not isinstance(local, bool):
         raise TypeError(
             f"declare: local must be True or False, got {local!r}; as a variable, call it something else."
         )
+    class_name = _as_class_name(name)
+    # Names, numbers and variables go into source that runs: plain ones only, of no class that could
+    # bring a text of its own.
+    variables = {str.__str__(name): as_plain(value) for name, value in variables.items()}
     own = {name: variables.pop(name) for name in list(variables) if name[:2] in ("p_", "q_")}
     p_factors = sort(parse(p, "p"), p, "p")
     q_factors = sort(parse(q, "q"), q, "q")
@@ -83,11 +94,49 @@ def declare(
     _check_variables(p, q, p_factors, q_factors, variables)
     given = _own_conditionals(own, p_factors, q_factors, variables)
     _check_inferable(p, p_factors, q_factors, variables)
-    pair = _build(p_factors, q_factors, hidden, activation, local, variables, given)
+    source = write_source(
+        p_factors,
+        q_factors,
+        hidden,
+        activation,
+        variables,
+        given,
+        local=local,
+        class_name=class_name,
+    )
+    pair = _build(source, p_factors, q_factors, hidden, activation, variables, given)
     if not local:
         _warn_of_uninformed(pair)
     vars(pair)["_declared"] = (p, q, hidden, activation, dict(variables), given)
     return pair
+
+
+def _as_class_name(name: Any) -> str:
+    """A name that a class can bear."""
+    if name is None:
+        return DEFAULT_NAME
+    if not isinstance(name, str):
+        raise TypeError(
+            f'declare: name must be text such as "M2", got {name!r}; as a variable, call it something '
+            "else."
+        )
+    name = str.__str__(name)
+    if not re.fullmatch("[A-Za-z][A-Za-z_0-9]*", name):
+        raise ValueError(
+            f"declare: name={name!r} must be the name of a class: letters, digits and _, a letter first."
+        )
+    if keyword.iskeyword(name) or name in RESERVED:
+        raise ValueError(
+            f"declare: name={name!r} is a reserved word; call the pair something else."
+        )
+    return name
+
+
+def _as_line(formula: Any) -> Any:
+    """A formula on one line, its columns kept for messages; what is no text stays as it is."""
+    if not isinstance(formula, str):
+        return formula
+    return str.__str__(formula).replace("\n", " ").replace("\t", " ")
 
 
 class DeclaredModel(LatentVariableModel):
@@ -108,17 +157,16 @@ class DeclaredModel(LatentVariableModel):
 
 
 def _build(
+    source: str,
     p: Sequence[Factor],
     q: Sequence[Factor],
     hidden: tuple[int, ...],
     activation: Callable[[], nn.Module],
-    local: bool,
     variables: Mapping[str, Variable],
     given: Mapping[str, Any],
 ) -> LatentVariableModel:
-    source = write_source(p, q, hidden, activation, local, variables, given)
-    arguments: dict[str, Any] = {n: v for n, v in variables.items() if not _is_native(v)}
-    if _uses_mlp(p, q, given):
+    arguments: dict[str, Any] = {n: v for n, v in variables.items() if not is_native(v)}
+    if uses_mlp(p, q, given):
         arguments |= {"hidden": hidden, "activation": activation}
     pair = _compile(source)(**arguments, **given)
     pair._source = source
@@ -134,110 +182,24 @@ def _restore(source: str) -> LatentVariableModel:
 
 
 def _compile(source: str) -> Any:
-    """The class that a source defines; tracebacks show its lines."""
-    if source not in _classes:
-        filename = f"<probgen pair {hashlib.sha256(source.encode()).hexdigest()[:12]}>"
-        namespace: dict[str, Any] = {"__name__": "probgen.declared"}
-        exec(compile(source, filename, "exec"), namespace)
+    """The class that a source defines; tracebacks show its lines.
+
+    Equal sources share a class. Class and lines go when the last of its pairs does.
+    """
+    known = _classes.get(source)
+    if known is not None:
+        return known
+    filename = f"<probgen pair {hashlib.sha256(source.encode()).hexdigest()[:12]}>"
+    namespace: dict[str, Any] = {"__name__": "probgen.declared"}
+    exec(compile(source, filename, "exec"), namespace)
+    written = next(made for made in namespace.values() if isinstance(made, type))
+    made = type(written.__name__, (written, DeclaredModel), {"__module__": __name__})
+    kept = _classes.setdefault(source, made)
+    if kept is made:
         lines = source.splitlines(keepends=True)
         linecache.cache[filename] = (len(source), None, lines, filename)
-        cls = namespace["DeclaredPair"]
-        _classes[source] = type("DeclaredPair", (cls, DeclaredModel), {"__module__": __name__})
-    return _classes[source]
-
-
-def write_source(
-    p: Sequence[Factor],
-    q: Sequence[Factor],
-    hidden: tuple[int, ...],
-    activation: Callable[[], nn.Module],
-    local: bool,
-    variables: Mapping[str, Variable],
-    given: Mapping[str, Any],
-) -> str:
-    """The Python source of the pair; what cannot be written as text becomes an argument.
-
-    `given` holds the user's own networks and whole conditionals by attribute.
-    """
-    arguments, body = [], []
-    for name, variable in variables.items():
-        if _is_native(variable):
-            body.append(f"{name} = pg.{variable!r}")
-        else:
-            arguments.append(name)
-    for letter, factors in (("p", p), ("q", q)):
-        for factor in factors:
-            attribute = f"{letter}_{factor.name}"
-            mine = given.get(attribute)
-            if mine is not None:
-                arguments.append(attribute)
-            if isinstance(mine, Conditional):
-                body.append(f"self.{attribute} = {attribute}")
-                continue
-            variable_text = factor.name + (".inferred()" if letter == "q" else "")
-            if factor.parents:
-                parents = ", ".join(f'"{parent}": {parent}' for parent in factor.parents)
-                network = "hidden=hidden, activation=activation" if mine is None else attribute
-                body.append(f"self.{attribute} = pg.Conditional(")
-                body.append(f"    {variable_text}, {{{parents}}}, {network}")
-                body.append(")")
-            else:
-                learned = ", learned=True" if letter == "q" else ""
-                body.append(f"self.{attribute} = pg.Conditional({variable_text}{learned})")
-    if _uses_mlp(p, q, given):
-        name = getattr(activation, "__name__", "")
-        if getattr(nn, name, None) is activation:
-            arguments += [f"hidden={hidden!r}", f"activation=torch.nn.{name}"]
-        else:
-            arguments += ["activation", f"hidden={hidden!r}"]
-    signature = "".join(f", {argument}" for argument in arguments)
-
-    names = [factor.name for factor in p]
-    names += [name for name in variables if name not in names]
-    parameters = ", ".join(f"{name}=None" for name in names)
-    plate = (
-        f'with pyro.plate("data", self.batch_size({", ".join(f"{n}={n}" for n in names)}), dim=-1):'
-    )
-
-    def call(letter: str, factor: Factor) -> str:
-        return f"self.{letter}_{factor.name}({', '.join(f'{a}={a}' for a in factor.parents)})"
-
-    model = [f'{f.name} = pyro.sample("{f.name}", {call("p", f)}, obs={f.name})' for f in p]
-    guide: list[str] = []
-    for f in q:
-        guide.append(f"if {f.name} is None:")
-        guide.append(f'    {f.name} = pyro.sample("{f.name}", {call("q", f)})')
-    formulas = [
-        product(letter, {f.name: f.parents for f in fs}) for letter, fs in (("p", p), ("q", q))
-    ]
-    docstring = ", ".join(formula for formula in formulas if formula)
-    lines = [
-        "import pyro",
-        "import torch",
-        "",
-        "import probgen as pg",
-        "",
-        "",
-        "class DeclaredPair(pg.LatentVariableModel):",
-        f'    """{docstring}"""',
-        "",
-        *(["    local = True  # latents that no data inform are meant", ""] if local else []),
-        f"    def __init__(self{signature}):",
-        "        super().__init__()",
-        *(f"        {line}" for line in body),
-        "",
-        f"    def model(self, {parameters}):",
-        f"        {plate}",
-        *(f"            {line}" for line in model),
-        f"        return {{{', '.join(f'{chr(34)}{n}{chr(34)}: {n}' for n in names)}}}",
-        "",
-        f"    def guide(self, {parameters}):",
-    ]
-    if guide:
-        lines += [f"        {plate}", *(f"            {line}" for line in guide)]
-    else:
-        lines.append('        """Nothing is sampled: every variable is given or summed out."""')
-    return "\n".join(lines) + "\n"
+        finalize(made, linecache.cache.pop, filename, None).atexit = False
+    return kept
 
 
 def _warn_of_uninformed(pair: LatentVariableModel) -> None:
@@ -251,15 +213,6 @@ def _warn_of_uninformed(pair: LatentVariableModel) -> None:
             "meant.",
             stacklevel=3,
         )
-
-
-def _uses_mlp(p: Sequence[Factor], q: Sequence[Factor], given: Mapping[str, Any]) -> bool:
-    factors = [(f"p_{f.name}", f) for f in p] + [(f"q_{f.name}", f) for f in q]
-    return any(f.parents and attribute not in given for attribute, f in factors)
-
-
-def _is_native(variable: Variable) -> bool:
-    return type(variable).__module__ == Variable.__module__
 
 
 def _check_variables(

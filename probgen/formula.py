@@ -8,20 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 RESERVED = frozenset(
-    {
-        "self",
-        "super",
-        "fn",
-        "data",
-        "particles",
-        "hidden",
-        "activation",
-        "named",
-        "seed",
-        "n",
-        "local",
-    }
-    | {"pyro", "torch", "probgen", "pg"}
+    {"self", "super", "fn", "data", "particles", "hidden", "activation", "named", "seed", "n"}
+    | {"pyro", "torch", "probgen", "pg", "local", "name"}
 )
 """Words that the generated source, its plates or the signatures use and no variable can bear."""
 

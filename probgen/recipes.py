@@ -21,6 +21,7 @@ from probgen.contexts import fixed_seed
 from probgen.declare import DeclaredModel, declare
 from probgen.networks import MLP, ConvDecoder, ConvEncoder
 from probgen.pair import LatentVariableModel
+from probgen.pair_source import DEFAULT_NAME
 from probgen.variables import Bernoulli, Categorical, Normal, Variable
 
 Recipe = dict[str, Any]
@@ -136,7 +137,8 @@ def recipe_of(pair: LatentVariableModel) -> Recipe:
                 "own": {name: _plain(value) for name, value in given.items()},
             }
             # Only where they are set, so that a run directory of before compares equal.
-            return recipe | ({"local": True} if pair.local else {})
+            own_name = {} if pair.name == DEFAULT_NAME else {"name": pair.name}
+            return recipe | ({"local": True} if pair.local else {}) | own_name
         if type(pair) is getattr(models, type(pair).__name__, None):
             args, named = held["_arguments"]
             bound = inspect.signature(type(pair)).bind(*args, **named)
@@ -197,6 +199,7 @@ def build(recipe: Mapping[str, Any]) -> LatentVariableModel:
                     hidden=recipe["hidden"],
                     activation=_made(recipe["activation"]),
                     local=recipe.get("local", False),
+                    name=recipe.get("name"),
                     **variables,
                     **own,
                 )

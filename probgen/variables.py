@@ -14,6 +14,7 @@ subclass of ten lines:
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, ClassVar, Literal
@@ -29,6 +30,9 @@ from probgen.contexts import is_capturing
 SCALE_FLOOR = 1e-4
 """The smallest scale a `Normal` can have: keeps densities bounded and float32 gradients finite."""
 
+SCALES = ("network", "shared", "isotropic")
+"""Words for where a `Normal` has its scale from."""
+
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _UNIT_SCALE = math.log(math.expm1(1 - SCALE_FLOOR))  # a network that returns 0 has scale 1
 
@@ -41,6 +45,35 @@ def positive_scale(raw: Tensor) -> Tensor:
 def raw_from_scale(scale: Tensor) -> Tensor:
     """The inverse of `positive_scale`, for scales above `SCALE_FLOOR`."""
     return torch.log(torch.expm1(scale - SCALE_FLOOR)) - _UNIT_SCALE
+
+
+def as_int(value: Any) -> int:
+    """A whole number as a plain int, whatever class it came in.
+
+    What a variable holds is written into recipes and into the source of declared pairs, which runs:
+    a class of numbers with a text of its own must not get there.
+
+    Raises:
+        TypeError: a bool, or no whole number.
+    """
+    if isinstance(value, bool):
+        raise TypeError(f"expected an int, got {value!r}")
+    return operator.index(value)
+
+
+def _as_shape(event_shape: int | Sequence[int], owner: str) -> torch.Size:
+    sizes = event_shape if isinstance(event_shape, Sequence) else (event_shape,)
+    try:
+        if isinstance(sizes, (str, bytes)):
+            raise TypeError(f"expected sizes, got {sizes!r}")
+        shape = torch.Size([as_int(size) for size in sizes])
+    except TypeError:
+        raise TypeError(
+            f"{owner}: event_shape must be an int or a tuple made of ints, got {event_shape!r}."
+        ) from None
+    if any(size < 1 for size in shape):
+        raise ValueError(f"{owner}: every size must be at least 1, got {event_shape!r}.")
+    return shape
 
 
 class Variable:
@@ -62,17 +95,7 @@ class Variable:
     discrete: ClassVar[bool] = False
 
     def __init__(self, event_shape: int | Sequence[int]) -> None:
-        owner = type(self).__name__
-        sizes = (event_shape,) if isinstance(event_shape, int) else event_shape
-        if isinstance(sizes, str) or not isinstance(sizes, Sequence):
-            raise TypeError(
-                f"{owner}: event_shape must be an int or a tuple of ints, got {event_shape!r}."
-            )
-        if any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
-            raise TypeError(f"{owner}: event_shape must be made of ints, got {event_shape!r}.")
-        if any(size < 1 for size in sizes):
-            raise ValueError(f"{owner}: every size must be at least 1, got {event_shape!r}.")
-        self.event_shape = torch.Size(sizes)
+        self.event_shape = _as_shape(event_shape, type(self).__name__)
 
     def distribution(self, *outputs: Any, **named: Any) -> TorchDistributionMixin:
         """The distribution that `num_outputs` tensors of shape `(..., *event_shape)` parametrize.
@@ -162,18 +185,26 @@ class Normal(Variable):
         scale: Literal["network", "shared", "isotropic"] | float = "network",
     ) -> None:
         super().__init__(event_shape)
+        self.scale: str | float
         if isinstance(scale, str):
-            if scale not in ("network", "shared", "isotropic"):
+            self.scale = str.__str__(scale)
+            if self.scale not in SCALES:
                 raise ValueError(
-                    f"Normal: scale={scale!r} is unknown; "
+                    f"Normal: scale={self.scale!r} is unknown; "
                     'use "network", "shared", "isotropic" or a number above 0.'
                 )
         elif isinstance(scale, bool) or not isinstance(scale, Real):
             raise TypeError(f"Normal: scale must be a word or a number, got {scale!r}.")
-        elif not 0 < scale < float("inf"):
-            raise ValueError(f"Normal: a fixed scale must be finite and above 0, got {scale}.")
-        self.scale = scale if isinstance(scale, str) else float(scale)
-        self.num_outputs = 2 if scale == "network" else 1
+        else:
+            try:
+                self.scale = float(scale)
+            except OverflowError:
+                self.scale = math.inf
+            if not 0 < self.scale < float("inf"):
+                raise ValueError(
+                    f"Normal: a fixed scale must be finite and above 0, got {self.scale}."
+                )
+        self.num_outputs = 2 if self.scale == "network" else 1
 
     def distribution(self, loc: Tensor, raw_scale: Tensor | None = None) -> TorchDistributionMixin:
         """`N(loc, scale²)`; `raw_scale` is any real, or `None` where the scale is fixed."""
@@ -266,12 +297,17 @@ class Categorical(Variable):
 
     def __init__(self, num_classes: int, event_shape: int | Sequence[int] = ()) -> None:
         super().__init__(event_shape)
-        if isinstance(num_classes, bool) or not isinstance(num_classes, int):
-            raise TypeError(f"Categorical: num_classes must be an int, got {num_classes!r}.")
-        if num_classes < 2:
-            raise ValueError(f"Categorical: num_classes must be at least 2, got {num_classes}.")
-        self.num_classes = num_classes
-        self.num_outputs = num_classes
+        try:
+            self.num_classes = as_int(num_classes)
+        except TypeError:
+            raise TypeError(
+                f"Categorical: num_classes must be an int, got {num_classes!r}."
+            ) from None
+        if self.num_classes < 2:
+            raise ValueError(
+                f"Categorical: num_classes must be at least 2, got {self.num_classes}."
+            )
+        self.num_outputs = self.num_classes
 
     def parametrized(self, outputs: Tensor) -> TorchDistributionMixin:
         """Outputs `(..., num_classes, *event_shape)` are logits, the classes first."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import itertools
 import linecache
+import os
+import pickle
 import traceback
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +21,7 @@ from torch import nn
 
 import probgen as pg
 from probgen.formula import FormulaError, parse
+from probgen.recipes import build, recipe_of
 from tests.pairs import HIDDEN, binary
 
 VARIABLES: dict[str, Any] = {"y": pg.Categorical(3), "z": pg.Normal(2), "x": pg.Bernoulli(6)}
@@ -208,6 +215,111 @@ def test_numpys_numbers_stay_out_of_the_source() -> None:
     assert "np." not in pair.source and pg.ELBO()(pair, {"x": torch.zeros(3, 2)}).shape == (3,)
 
 
+RAN = "PROBGEN_TEST_RAN"
+CODE = f"[__import__('os').environ.update({RAN}='yes'), 3][1]"
+"""A number, and a mark that it was run."""
+
+
+class Hostile:
+    """A text of its own: as a size, a scale, a name or a family it would be code in the source."""
+
+    def __repr__(self) -> str:
+        return CODE
+
+    __str__ = __repr__
+
+    def __format__(self, how: str) -> str:
+        return CODE
+
+
+class HostileInt(Hostile, int):
+    pass
+
+
+class HostileFloat(Hostile, float):
+    pass
+
+
+class HostileText(Hostile, str):
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def replace(self, *_: Any) -> str:
+        return CODE
+
+
+class HostileNormal(Hostile, pg.Normal):
+    pass
+
+
+HostileNormal.__module__ = pg.Normal.__module__
+
+
+def _set(variable: pg.Variable, **attributes: Any) -> pg.Variable:
+    vars(variable).update(attributes)
+    return variable
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden": (HostileInt(3),)},
+        {"z": pg.Normal(HostileInt(2))},
+        {"z": pg.Normal((HostileInt(2), HostileInt(1)))},
+        {"z": pg.Normal(2, scale=HostileFloat(0.5))},
+        {"z": pg.Normal(2, scale=HostileText("shared"))},  # type: ignore[arg-type]
+        {"z": HostileNormal(2)},
+        {"z": _set(pg.Normal(2), _arguments=lambda: CODE)},
+        {"z": _set(pg.Normal(2), event_shape=(HostileInt(2),))},
+        {"z": _set(pg.Normal(2), scale=HostileText("shared"))},
+        {"y": pg.Categorical(HostileInt(3))},
+        {"y": pg.Categorical(3, (HostileInt(2),))},
+        {"y": _set(pg.Categorical(3), num_classes=HostileInt(3))},
+        {"x": pg.Bernoulli(HostileInt(4))},
+        {HostileText("x"): pg.Bernoulli(4)},
+        {HostileText("p_x"): nn.Linear(5, 4)},
+        {"activation": HostileText("Tanh")},
+    ],
+)
+def test_no_text_of_a_users_gets_into_the_source(change: dict[str, Any]) -> None:
+    os.environ.pop(RAN, None)
+    arguments: dict[str, Any] = {"y": pg.Categorical(3), "z": pg.Normal(2), "x": pg.Bernoulli(4)}
+    for key, value in change.items():
+        arguments.pop(str.__str__(key), None)
+        arguments[key] = value
+    try:
+        pair = pg.declare("p(y) p(z) p(x | y, z)", "q(y | x) q(z | x, y)",
+                          **{"hidden": (3,), **arguments})  # fmt: skip
+    except (ValueError, TypeError):
+        pair = None
+    assert RAN not in os.environ
+    assert pair is None or "__import__" not in pair.source
+
+
+def test_a_formula_is_text_and_nothing_else() -> None:
+    os.environ.pop(RAN, None)
+    pair = pg.declare(HostileText("p(x)"), HostileText(""), x=pg.Bernoulli(2))
+    assert pair.factorization("p") == "p(x)" and RAN not in os.environ
+
+
+def test_numbers_of_any_class_are_numbers() -> None:
+    import numpy as np
+
+    two, half = np.int64(2), np.float32(0.5)
+    assert repr(pg.Normal(two, scale=half)) == "Normal(2, scale=0.5)"  # type: ignore[arg-type]
+    assert repr(pg.Categorical(HostileInt(3), (two,))) == "Categorical(3, (2,))"  # type: ignore[arg-type]
+    for bad in (2.0, "2", b"2", True, None, (2.0,), (True,), [None]):
+        with pytest.raises(TypeError, match="event_shape"):
+            pg.Bernoulli(bad)  # type: ignore[arg-type]
+    for bad in (2.0, "2", True, None):
+        with pytest.raises(TypeError, match="num_classes"):
+            pg.Categorical(bad)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="finite and above 0"):
+        pg.Normal(2, scale=10**400)
+
+
 @pytest.mark.parametrize("hidden", [5, (5.0,), (-5,), "500", None])
 def test_bad_hidden(hidden: Any) -> None:
     for make in (
@@ -221,13 +333,119 @@ def test_bad_hidden(hidden: Any) -> None:
             make()
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU(), "relu", torch.tanh, None])
+@pytest.mark.parametrize("activation", [nn.ReLU(), "relu", torch.tanh, None, 3, nn])
 def test_bad_activation(activation: Any) -> None:
     with pytest.raises(TypeError, match="activation must be a class of modules"):
         pg.models.VAE(x=pg.Normal(2), z=pg.Normal(2), activation=activation)
+    with pytest.raises(TypeError, match="activation must be a class of modules"):
+        pg.declare("p(z) p(x | z)", "q(z | x)", x=pg.Normal(2), z=pg.Normal(2),
+                   activation=activation)  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+# ---------------------------------------------------------------- a name of its own
+
+
+def mixture(**settings: Any) -> pg.LatentVariableModel:
+    torch.manual_seed(0)
+    return pg.declare(
+        "p(y) p(x | y)", "q(y | x)", hidden=(), y=pg.Categorical(2), x=pg.Normal(2), **settings
+    )
+
+
+def test_a_declared_pair_has_a_name_of_its_own(tmp_path: Path) -> None:
+    pair = mixture(name="M2")
+    assert pair.name == type(pair).__name__ == "M2"
+    assert repr(pair).splitlines()[0] == "M2" and "class M2(pg.LatentVariableModel):" in pair.source
+    assert pickle.loads(pickle.dumps(pair)).name == copy.deepcopy(pair).name == "M2"
+    with pytest.raises(ValueError, match="M2 has no variable w"):
+        pg.fit(pair, {"x": torch.zeros(3, 2), "w": torch.zeros(3)}, num_epochs=1, progress=False)
+    score = pg.log_marginal_likelihood(pair, torch.zeros(3, 2), num_samples=2, device="cpu")
+    assert score.name == "M2"
+    quiet: Any = {"progress": False, "device": "cpu"}
+    pg.fit(pair, torch.zeros(4, 2), num_epochs=1, run_dir=tmp_path / "run", **quiet)
+    assert pg.load_run(tmp_path / "run").pair.name == "M2"
+    assert mixture().name == "DeclaredPair"
+
+
+def test_names_leave_the_numbers_alone() -> None:
+    x = torch.randn(5, 2)
+    assert torch.equal(pg.ELBO()(mixture(name="A"), {"x": x}), pg.ELBO()(mixture(), {"x": x}))
+    assert type(mixture(name="A")) is not type(mixture(name="B"))
+
+
+def test_recipes_without_a_name_are_what_they_were() -> None:
+    """So that a run directory of before loads, and can be gone on with."""
+    recipe = recipe_of(mixture())
+    assert "name" not in recipe and "local" not in recipe
+    assert build(recipe).name == "DeclaredPair"
+    named = recipe_of(mixture(name="M2"))
+    assert named == {**recipe, "name": "M2"} and build(named).name == "M2"
+    for bad in (3, "a b", "import", ["M2"]):
+        with pytest.raises(ValueError, match="name"):
+            build({**recipe, "name": bad})
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "2M", "_M", "M-2", "é", "M\n", "M: pass\nimport os", "class", "None", "pg",
+             "torch", "super", "data"],
+)  # fmt: skip
+def test_names_that_no_class_can_bear(name: str) -> None:
+    with pytest.raises(ValueError, match=r"declare: name=.* (class|reserved)"):
+        mixture(name=name)
+
+
+@pytest.mark.parametrize("word", ["name", "local"])
+def test_words_of_declare_are_no_variables(word: str) -> None:
+    with pytest.raises(TypeError, match=f"declare: {word} must be"):
+        mixture(**{word: pg.Normal(2)})
+    with pytest.raises(FormulaError, match="reserved"):
+        pg.declare(f"p({word})")
+
+
+# ---------------------------------------------------------------- what is forgotten again
+
+
+def test_pairs_that_are_gone_leave_nothing_behind() -> None:
+    """150 models of different sources: some hundred bytes each, not the 14 kB of class and lines."""
+
+    def use(number: int) -> None:
+        x, z = f"x{number}", f"z{number}"
+        variables: Any = {x: pg.Normal(1), z: pg.Normal(1)}
+        pg.declare(f"p({z}) p({x} | {z})", f"q({z} | {x})", hidden=(), **variables)
+
+    def kept() -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    lines = len(linecache.cache)
+    for number in range(20):  # what Pyro and torch keep once
+        use(number)
+    tracemalloc.start()
+    try:
+        before = kept()
+        for number in range(100, 250):
+            use(number)
+        assert (kept() - before) / 150 < 2000
+    finally:
+        tracemalloc.stop()
+    assert len(linecache.cache) <= lines + 5
+
+
+def test_equal_sources_share_a_class_while_it_is_there() -> None:
+    one, two = mixture(name="Shared"), mixture(name="Shared")
+    assert type(one) is type(two)
+    stored = pickle.dumps(one)
+    del one, two
+    gc.collect()
+    again = pickle.loads(stored)
+    assert again.name == "Shared" and pg.ELBO()(again, {"x": torch.zeros(2, 2)}).shape == (2,)
+    assert type(mixture(name="Shared")) is type(again)
+    assert any("class Shared" in "".join(entry[2]) for entry in list(linecache.cache.values())
+               if len(entry) > 1)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:declare")
+@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="pq(xyz|, )ab1_", max_size=24), st.text(alphabet="q(xyz|, )", max_size=16))
 def test_any_formula_works_or_is_refused_with_a_message(p: str, q: str) -> None:
     names: Any = {name: pg.Normal(1) for name in "xyzab" if name in p + q}

@@ -53,7 +53,8 @@ def formulas(draw: Any, letter: str) -> str:
     return draw(st.sampled_from([" ", "", "  "])).join(factors)
 
 
-@settings(max_examples=2000, **QUIET)
+@pytest.mark.filterwarnings("ignore:declare")
+@settings(max_examples=200, **QUIET)  # tests/attacks/formulas.py tries 5,000
 @given(
     st.one_of(formulas("p"), st.lists(PIECES, max_size=12).map("".join), st.text(max_size=20)),
     st.one_of(formulas("q"), st.lists(PIECES, max_size=8).map("".join)),

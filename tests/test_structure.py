@@ -345,6 +345,32 @@ def test_a_class_whose_prior_cannot_be_read_is_summed_all_the_same() -> None:
            num_epochs=1, **QUIET)  # fmt: skip
 
 
+class Unread(Chain):
+    """One latent, whose guide can be read and whose prior cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.p_z1, self.transition, self.encoder, self.q_z1
+        self.q_z2 = _one(pg.Normal(1), x=pg.Normal(1))
+
+    def model(self, x: Any = None, z2: Any = None) -> None:  # type: ignore[override]
+        with pyro.plate("data", self.batch_size(x=x, z2=z2), dim=-1):
+            prior = dist.Normal(torch.zeros(1), 2.0).to_event(1)
+            pyro.sample("x", self.p_x(z2=pyro.sample("z2", prior, obs=z2)), obs=x)
+
+    def guide(self, x: Any = None, z2: Any = None) -> None:  # type: ignore[override]
+        with pyro.plate("data", self.batch_size(x=x, z2=z2), dim=-1):
+            if z2 is None:
+                pyro.sample("z2", self.q_z2(x=x))
+
+
+def test_pictures_of_a_latent_whose_prior_cannot_be_read(tmp_path: Path) -> None:
+    data = pg.Dataset({"x": torch.randn(40, 1)}).split(test=0.5)
+    pg.fit(Unread(), data, num_epochs=1, run_dir=tmp_path / "run", **QUIET)
+    made = pg.plots.report(pg.load_run(tmp_path / "run", pair=Unread()), data=data)
+    assert "latent_scatter" in made.written and "manifold" in made.skipped
+
+
 def test_an_input_is_still_an_input() -> None:
     for name in ("CVAE", "CVAE of the library"):
         pair = CASES[name].build()

@@ -175,7 +175,8 @@ def _choose_latents(
     pictures["latent_scatter"] = partial(latent_scatter, pair, some, labels, **where)
     if "manifold" in skipped:
         return
-    alone = not pair.factors("p")[latent].parents and not pair.input_names
+    prior = pair.factors("p").get(latent)
+    alone = prior is not None and not prior.parents and not pair.input_names
     if not is_images:
         skipped["manifold"] = "the data are no images"
     elif pair.variables[latent].event_shape.numel() != 2 or not alone:
