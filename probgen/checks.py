@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -104,6 +106,42 @@ def _expected(support: Any, name: str) -> tuple[str, str]:
             "by pg.Dataset(..., observed={...: mask}).",
         )
     return f"values that satisfy {support}", f"Transform {name}, or choose another family."
+
+
+def warn_coarse(value: Tensor, name: str, owner: str) -> None:
+    """Warn where float32 cannot tell values apart: its spacing above a thousandth of their standard deviation.
+
+    So timestamps in seconds, a minute of which is one number in float32. Constant elements pass.
+
+    Args:
+        value: finite, shape `(data, *event_shape)`, as it was given.
+        name: the variable.
+        owner: the function that messages name.
+    """
+    flat = value.reshape(len(value), -1)
+    if value.dtype in (torch.bool, torch.uint8) or not flat.numel():
+        return
+    low, high = (edge.double() for edge in flat.aminmax(dim=0))
+    size = torch.maximum(low.abs(), high.abs())
+    step = torch.exp2(torch.log2(size).floor() - 23)
+    # No standard deviation is below range / sqrt(2 n): most elements need no look at all their values.
+    suspects = (high > low) & (1000 * step > (high - low) / math.sqrt(2 * len(flat)))
+    columns = suspects.nonzero().flatten()
+    if not len(columns):
+        return
+    scale = flat[:, columns].double().std(0, correction=0)
+    coarse = 1000 * step[columns] > scale
+    if not bool(coarse.any()):
+        return
+    first = columns[coarse][0]
+    warnings.warn(
+        f"{owner}: float32 is too coarse for {int(coarse.sum())} of {flat.shape[1]} elements of {name}, the "
+        f"first is number {int(first)} (counted from 0): its values reach {size[first]:.4g}, where numbers "
+        f"are {step[first]:.3g} apart, and their standard deviation is {scale[coarse][0]:.3g}. Standardize "
+        'them, which is done in float64: pg.load(..., transform="standardize"), or '
+        'pg.Dataset(...).standardized(). Or use precision="float64".',
+        stacklevel=4,
+    )
 
 
 def is_class(variable: Variable | None) -> bool:

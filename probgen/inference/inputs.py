@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probgen.checks import check_shape, check_support, convert, is_class
+from probgen.checks import check_shape, check_support, convert, is_class, warn_coarse
 from probgen.contexts import evaluation, fixed_seed
 from probgen.data import Dataset, Splits
 from probgen.inference.traces import Site, trace_pair
@@ -87,6 +87,9 @@ def prepare(
             family = repr(variables[name]) if name in variables else f"supported on {support}"
             described = f"{pair.name} is {family}"
             check_support(value, support, name, owner, described, masks.get(name))
+        drawn = name in dataset.redrawn or name in dataset.spread
+        if probe and dtype == torch.float32 and not drawn and not is_class(variables.get(name)):
+            warn_coarse(value, name, owner)
     converted = {name: convert(v, variables.get(name), dtype) for name, v in values.items()}
     spread = {n: s.to(converted[n]) for n, s in dataset.spread.items() if n in converted}
     return replace(dataset, values=converted, spread=spread)
