@@ -95,6 +95,30 @@ def prepare(
     return replace(dataset, values=converted, spread=spread)
 
 
+def check_other_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> None:
+    """Shapes and supports of validation and test data, which training does not look at.
+
+    What is wrong with them would show when they are scored, after the training. Labels that are unknown
+    and variables that are not there may be fine then.
+
+    Raises:
+        ValueError: a wrong shape, or values outside the support; says of which part.
+    """
+    variables = pair.variables
+    for part, data in splits.parts.items():
+        if part == "train":
+            continue
+        for name in [name for name in data.values if name in variables]:
+            value, variable = data[name], variables[name]
+            about = f"{owner}, {part} data"
+            check_shape(value, variable, name, about, pair.name)
+            if name in data.redrawn:
+                value = (value[:1] > 0.5).float()
+            mask = (data.observed or {}).get(name)
+            described = f"{pair.name} is {variable!r}"
+            check_support(value, variable.support, name, about, described, mask)
+
+
 def as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
     """A Dataset from whatever holds data."""
     if isinstance(data, Dataset):

@@ -25,7 +25,7 @@ from probgen.data import Splits
 from probgen.inference.batches import BATCH_SIZE, VALIDATION_ROWS, Resident, Stream, is_stream
 from probgen.inference.capture import check_compile
 from probgen.inference.devices import as_device, as_dtype
-from probgen.inference.inputs import prepare
+from probgen.inference.inputs import check_other_parts, prepare
 from probgen.inference.loop import Loop
 from probgen.inference.objectives import ELBO, Objective, as_objective
 from probgen.inference.optimizers import make_optimizer, make_scheduler
@@ -188,6 +188,8 @@ def fit(
         try:
             pair.to(device=target, dtype=dtype)
             source, held = _sources(pair, data, validation, batch_size, goal, target, dtype, group)
+            if splits is not None:
+                check_other_parts(pair, splits, "fit")
             captured = wants_capture(compile, pair, source, num_epochs)
             loop = Loop(
                 pair, source, held, goal, target, seed,
