@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from probgen.data import Splits, fingerprint
+from probgen.data import Dataset, Splits, fingerprint
 from probgen.files import (
     RunError,
     make_folder,
@@ -82,11 +82,24 @@ class Run:
             if part == "validation" or about is None:  # fit may have been given another
                 continue
             if fingerprint(held.values, held.observed) != about["hash"]:
-                raise RunError(
-                    f"{source['name']} has changed since {self.path} was trained: the {part} data "
-                    "have another hash. Restore the file, or train again in another folder."
-                )
+                raise RunError(self._changed(part, about, held, source["name"]))
         return splits
+
+    def _changed(self, part: str, about: Mapping[str, Any], held: Dataset, name: str) -> str:
+        """Why a part that was loaded again is not what it was."""
+        before, now = about.get("transformations", {}), dict(held.transformations)
+        if before != now:
+            version = self.config["versions"]["probgen"]
+            return (
+                f"The {part} data of {self.path} cannot be made again: probgen {version} prepared them as "
+                f"{'; '.join(before.values()) or 'they are'}, and this version as "
+                f"{'; '.join(now.values()) or 'they are'}, with another draw or other classes. {name} need "
+                "not have changed. Scores of one are none of the other; train again to compare."
+            )
+        return (
+            f"{name} has changed since {self.path} was trained: the {part} data have another hash. Restore "
+            "the file, or train again in another folder."
+        )
 
     def load_other(self, name: str) -> Splits:
         """Other data, prepared as those that the run was trained on.
