@@ -213,7 +213,10 @@ def fit(
                     "seed": seed,
                     "devices": 1 if group is None else group.size,
                 }
-                about = describe_data(getattr(source, "data", data), held and held.data, splits)
+                about = describe_data(
+                    getattr(source, "data", data), held and held.data, splits,
+                    given=splits is not None and validation is not splits.validation,
+                )  # fmt: skip
                 recorder = Recorder.open(
                     run_dir, resume, pair, settings, about, partial(_probe, source, target)
                 )
