@@ -58,13 +58,7 @@ def check_support(
     """
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    if value.is_floating_point():
-        rows = _wrong_rows(value, torch.isfinite, mask)
-        if rows is not None:
-            raise ValueError(
-                f"{owner}: {name} has NaN or infinite values in {int(rows.sum())} of {len(value)} "
-                f"data, the first in row {int(rows.nonzero()[0])}. Drop or impute them."
-            )
+    check_finite(value, name, owner, mask)
     rows = _wrong_rows(value, lambda part: support.check(_real(part)), mask)
     if rows is None:
         return
@@ -75,6 +69,51 @@ def check_support(
         f"{seen.max():.4g}; first in row {int(rows.nonzero()[0])}), but {name} in {described}, which "
         f"takes {expected}. {hint}"
     )
+
+
+def check_finite(value: Tensor, name: str, owner: str, mask: Tensor | None = None) -> None:
+    """No NaN and no infinity, rows outside the mask aside.
+
+    Raises:
+        ValueError: names how many data are wrong, the first of them, and the way out.
+    """
+    if not value.is_floating_point():
+        return
+    rows = _wrong_rows(value, torch.isfinite, mask)
+    if rows is not None:
+        raise ValueError(
+            f"{owner}: {name} has NaN or infinite values in {int(rows.sum())} of {len(value)} "
+            f"data, the first in row {int(rows.nonzero()[0])}. Drop or impute them."
+        )
+
+
+def check_range(
+    value: Tensor,
+    support: Any,
+    dtype: torch.dtype,
+    name: str,
+    owner: str,
+    mask: Tensor | None = None,
+) -> None:
+    """Values that a type holds, and on the real line their squares too, which densities are made of.
+
+    Raises:
+        ValueError: some would become infinite.
+    """
+    if not value.is_floating_point():
+        return
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    squared = support is constraints.real
+    largest = torch.finfo(dtype).max ** (0.5 if squared else 1)
+    rows = _wrong_rows(value, lambda part: part.abs().double() <= largest, mask)
+    if rows is not None:
+        raise ValueError(
+            f"{owner}: {name} has values beyond {largest:.3g}, "
+            f"{'the square of which' if squared else 'which'} {dtype} does not hold, in {int(rows.sum())} of "
+            f"{len(value)} data, the first in row {int(rows.nonzero()[0])}. Divide {name} by its scale, as "
+            'pg.Dataset.standardized does, or use precision="float64".'
+        )
 
 
 def _real(value: Tensor) -> Tensor:

@@ -92,3 +92,36 @@ def test_the_border_is_a_thousandth() -> None:
             warnings.simplefilter("always")
             exact(x)
         assert any("too coarse" in str(warning.message) for warning in seen) == coarse
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.full((4, 1), 1e20), r"values beyond 1\.84e\+19, the square of which torch\.float32"),
+        (
+            np.array([[0.0], [1e300]] * 2),
+            r"in 2 of 4 data, the first in row 1.*precision=\"float64\"",
+        ),
+    ],
+)
+def test_values_that_float32_cannot_hold_are_refused(x: Any, message: str) -> None:
+    """Their densities are made of squares, and (2e19)² is beyond the largest float32."""
+    for use in (exact, lambda x: pg.fit(pair(), x, num_epochs=1, progress=False, device="cpu")):
+        with pytest.raises(ValueError, match=message):
+            use(x)
+    assert np.isfinite(exact(np.full((4, 1), 1e20), precision="float64"))
+
+
+def test_inputs_and_probabilities_are_checked_as_well() -> None:
+    """A variable without a distribution, and the grey values that ones are drawn from."""
+    cvae = pg.declare("p(z) p(x | z, c)", "q(z | x, c)", x=pg.Normal(1), z=pg.Normal(1),
+                      c=pg.Normal(1), hidden=(2,))  # fmt: skip
+    x = torch.zeros(4, 1)
+    with pytest.raises(ValueError, match="c has NaN or infinite values in 1 of 4 data"):
+        pg.fit(cvae, {"x": x, "c": torch.tensor([[0.0], [1.0], [torch.nan], [0.0]])}, num_epochs=1,
+               progress=False, device="cpu")  # fmt: skip
+    vae = pg.models.VAE(x=pg.Bernoulli(1), z=pg.Normal(1), hidden=(2,))
+    for value in (torch.nan, 1.5):
+        grey = pg.Dataset({"x": x + torch.tensor([[0.5], [0.5], [value], [0.0]])}, redrawn=("x",))
+        with pytest.raises(ValueError, match=r"x has (NaN|values outside its support)"):
+            pg.fit(vae, grey, num_epochs=1, progress=False, device="cpu")

@@ -9,13 +9,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
-from probgen.checks import check_shape, check_support, convert, is_class, warn_coarse
+from probgen.checks import (
+    check_finite,
+    check_range,
+    check_shape,
+    check_support,
+    convert,
+    is_class,
+    warn_coarse,
+)
 from probgen.contexts import evaluation, fixed_seed
 from probgen.data import Dataset, Splits
 from probgen.inference.traces import Site, trace_pair
 from probgen.pair import LatentVariableModel
 from probgen.tensors import as_tensor
+
+REDRAWN = "data that are drawn anew in every batch"
+"""What a variable is whose values are probabilities."""
 
 
 def prepare(
@@ -81,12 +93,19 @@ def prepare(
     for name, value in values.items():
         site = sites.get(name)
         support = variables[name].support if name in variables else site and site["fn"].support
+        known = masks.get(name)
         if name in dataset.redrawn:
+            check_support(value, constraints.unit_interval, name, owner, REDRAWN, known)
             value = (value[:1] > 0.5).float()  # what a draw looks like
-        if support is not None:
+            known = None
+        if support is None:
+            check_finite(value, name, owner, known)
+        else:
             family = repr(variables[name]) if name in variables else f"supported on {support}"
             described = f"{pair.name} is {family}"
-            check_support(value, support, name, owner, described, masks.get(name))
+            check_support(value, support, name, owner, described, known)
+        if not is_class(variables.get(name)):
+            check_range(value, support, dtype, name, owner, known)
         drawn = name in dataset.redrawn or name in dataset.spread
         if probe and dtype == torch.float32 and not drawn and not is_class(variables.get(name)):
             warn_coarse(value, name, owner)
@@ -112,9 +131,10 @@ def check_other_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> 
             value, variable = data[name], variables[name]
             about = f"{owner}, {part} data"
             check_shape(value, variable, name, about, pair.name)
-            if name in data.redrawn:
-                value = (value[:1] > 0.5).float()
             mask = (data.observed or {}).get(name)
+            if name in data.redrawn:
+                check_support(value, constraints.unit_interval, name, about, REDRAWN, mask)
+                value, mask = (value[:1] > 0.5).float(), None
             described = f"{pair.name} is {variable!r}"
             check_support(value, variable.support, name, about, described, mask)
 
