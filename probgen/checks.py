@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -56,13 +58,7 @@ def check_support(
     """
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    if value.is_floating_point():
-        rows = _wrong_rows(value, torch.isfinite, mask)
-        if rows is not None:
-            raise ValueError(
-                f"{owner}: {name} has NaN or infinite values in {int(rows.sum())} of {len(value)} "
-                f"data, the first in row {int(rows.nonzero()[0])}. Drop or impute them."
-            )
+    check_finite(value, name, owner, mask)
     rows = _wrong_rows(value, lambda part: support.check(_real(part)), mask)
     if rows is None:
         return
@@ -73,6 +69,51 @@ def check_support(
         f"{seen.max():.4g}; first in row {int(rows.nonzero()[0])}), but {name} in {described}, which "
         f"takes {expected}. {hint}"
     )
+
+
+def check_finite(value: Tensor, name: str, owner: str, mask: Tensor | None = None) -> None:
+    """No NaN and no infinity, rows outside the mask aside.
+
+    Raises:
+        ValueError: names how many data are wrong, the first of them, and the way out.
+    """
+    if not value.is_floating_point():
+        return
+    rows = _wrong_rows(value, torch.isfinite, mask)
+    if rows is not None:
+        raise ValueError(
+            f"{owner}: {name} has NaN or infinite values in {int(rows.sum())} of {len(value)} "
+            f"data, the first in row {int(rows.nonzero()[0])}. Drop or impute them."
+        )
+
+
+def check_range(
+    value: Tensor,
+    support: Any,
+    dtype: torch.dtype,
+    name: str,
+    owner: str,
+    mask: Tensor | None = None,
+) -> None:
+    """Values that a type holds, and on the real line their squares too, which densities are made of.
+
+    Raises:
+        ValueError: some would become infinite.
+    """
+    if not value.is_floating_point():
+        return
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    squared = support is constraints.real
+    largest = torch.finfo(dtype).max ** (0.5 if squared else 1)
+    rows = _wrong_rows(value, lambda part: part.abs().double() <= largest, mask)
+    if rows is not None:
+        raise ValueError(
+            f"{owner}: {name} has values beyond {largest:.3g}, "
+            f"{'the square of which' if squared else 'which'} {dtype} does not hold, in {int(rows.sum())} of "
+            f"{len(value)} data, the first in row {int(rows.nonzero()[0])}. Divide {name} by its scale, as "
+            'pg.Dataset.standardized does, or use precision="float64".'
+        )
 
 
 def _real(value: Tensor) -> Tensor:
@@ -104,6 +145,42 @@ def _expected(support: Any, name: str) -> tuple[str, str]:
             "by pg.Dataset(..., observed={...: mask}).",
         )
     return f"values that satisfy {support}", f"Transform {name}, or choose another family."
+
+
+def warn_coarse(value: Tensor, name: str, owner: str) -> None:
+    """Warn where float32 cannot tell values apart: its spacing above a thousandth of their standard deviation.
+
+    So timestamps in seconds, a minute of which is one number in float32. Constant elements pass.
+
+    Args:
+        value: finite, shape `(data, *event_shape)`, as it was given.
+        name: the variable.
+        owner: the function that messages name.
+    """
+    flat = value.reshape(len(value), -1)
+    if value.dtype in (torch.bool, torch.uint8) or not flat.numel():
+        return
+    low, high = (edge.double() for edge in flat.aminmax(dim=0))
+    size = torch.maximum(low.abs(), high.abs())
+    step = torch.exp2(torch.log2(size).floor() - 23)
+    # No standard deviation is below range / sqrt(2 n): most elements need no look at all their values.
+    suspects = (high > low) & (1000 * step > (high - low) / math.sqrt(2 * len(flat)))
+    columns = suspects.nonzero().flatten()
+    if not len(columns):
+        return
+    scale = flat[:, columns].double().std(0, correction=0)
+    coarse = 1000 * step[columns] > scale
+    if not bool(coarse.any()):
+        return
+    first = columns[coarse][0]
+    warnings.warn(
+        f"{owner}: float32 is too coarse for {int(coarse.sum())} of {flat.shape[1]} elements of {name}, the "
+        f"first is number {int(first)} (counted from 0): its values reach {size[first]:.4g}, where numbers "
+        f"are {step[first]:.3g} apart, and their standard deviation is {scale[coarse][0]:.3g}. Standardize "
+        'them, which is done in float64: pg.load(..., transform="standardize"), or '
+        'pg.Dataset(...).standardized(). Or use precision="float64".',
+        stacklevel=4,
+    )
 
 
 def is_class(variable: Variable | None) -> bool:

@@ -62,6 +62,14 @@ def read_file(
         raise ValueError(f"load: {path.name} must hold numbers, got an array of {x.dtype}.")
     if x.ndim == 0 or not x.size:
         raise ValueError(f"load: {path.name} is empty (shape {x.shape}); give at least one datum.")
+    if x.dtype.kind == "f":  # of all rows: those of the test data would show after the training
+        wrong = ~np.isfinite(x).reshape(len(x), -1).all(1)
+        if wrong.any():
+            raise ValueError(
+                f"load: {path.name} has NaN or infinite values in {int(wrong.sum())} of {len(x)} rows, the "
+                f"first in row {int(np.flatnonzero(wrong)[0])} (counted from 0). Drop those rows, or fill "
+                "them in."
+            )
     if x.ndim == 1:
         x = x[:, None]
     elif x.ndim == 3:

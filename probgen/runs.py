@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from probgen.data import Splits, fingerprint
+from probgen.data import Dataset, Splits, fingerprint
 from probgen.files import (
     RunError,
     make_folder,
@@ -20,7 +21,9 @@ from probgen.files import (
     write_tensors,
 )
 from probgen.inference.devices import as_dtype
+from probgen.inference.inputs import known_part
 from probgen.inference.recording import (
+    BESIDE,
     CHECKPOINT,
     CONFIG,
     METRICS,
@@ -58,10 +61,12 @@ class Run:
     @property
     def data(self) -> dict[str, Any]:
         """What it was trained on: of each part its size, shapes, transformations and hash."""
-        return {part: about for part, about in self.config["data"].items() if part != "source"}
+        return {part: about for part, about in self.config["data"].items() if part not in BESIDE}
 
     def load_data(self) -> Splits:
-        """The data, loaded again; training and test data are compared with what they were.
+        """The data, loaded again; every part is compared with what it was.
+
+        The validation part is that of the file, also where fit was given other validation data.
 
         Raises:
             RunError: the run does not know where they came from, or they have changed.
@@ -76,15 +81,44 @@ class Run:
             )
         splits = load(**_with(source))
         for part, held in splits.parts.items():
-            about = self.data.get(part)
-            if part == "validation" or about is None:  # fit may have been given another
+            about = self.data.get(part, {})
+            hashes = self.config["data"].get("loaded")
+            if (
+                hashes is None and part == "validation"
+            ):  # of an older run: fit may have been given another
+                self._compare_validation(about, held, source["name"])
                 continue
-            if fingerprint(held.values, held.observed) != about["hash"]:
-                raise RunError(
-                    f"{source['name']} has changed since {self.path} was trained: the {part} data "
-                    "have another hash. Restore the file, or train again in another folder."
-                )
+            before = hashes.get(part) if hashes else about.get("hash")
+            if before is not None and fingerprint(held.values, held.observed) != before:
+                raise RunError(self._changed(part, about, held, source["name"]))
         return splits
+
+    def _compare_validation(self, about: Mapping[str, Any], held: Dataset, name: str) -> None:
+        """An older run tells what it validated on, but not whether that was the validation part."""
+        part = known_part(self.pair, held)
+        if about and fingerprint(part.values, part.observed) != about["hash"]:
+            warnings.warn(
+                f"{self.path} was validated on other data than the validation part of {name} is now: fit was "
+                "given them, or the file has changed. Scores of that part are not of what it was validated on.",
+                stacklevel=3,
+            )
+
+    def _changed(self, part: str, about: Mapping[str, Any], held: Dataset, name: str) -> str:
+        """Why a part that was loaded again is not what it was."""
+        before = {} if about.get("given") else about.get("transformations", {})
+        now = {name: words for name, words in held.transformations.items() if name in before}
+        if before != now:
+            version = self.config["versions"]["probgen"]
+            return (
+                f"The {part} data of {self.path} cannot be made again: probgen {version} prepared them as "
+                f"{'; '.join(before.values()) or 'they are'}, and this version as "
+                f"{'; '.join(now.values()) or 'they are'}, with another draw or other classes. {name} need "
+                "not have changed. Scores of one are none of the other; train again to compare."
+            )
+        return (
+            f"{name} has changed since {self.path} was trained: the {part} data have another hash. Restore "
+            "the file, or train again in another folder."
+        )
 
     def load_other(self, name: str) -> Splits:
         """Other data, prepared as those that the run was trained on.

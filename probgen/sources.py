@@ -111,9 +111,8 @@ def load(
         source |= {"columns": columns, "header": header}
     chosen = default if transform == "default" else transform
     prepared = {
-        # Each part has a draw of its own, so that none repeats another's noise.
-        part: _transformed(data, chosen, levels, 1000 * seed + index, part == "train")
-        for index, (part, data) in enumerate(parts.parts.items())
+        part: _transformed(data, chosen, levels, _draw_seed(seed, part), part == "train")
+        for part, data in parts.parts.items()
     }
     if chosen == "standardize":
         moments = _moments(parts.train)
@@ -153,7 +152,7 @@ def load_whole(name: str, source: Mapping[str, Any]) -> Dataset:
         data = data.standardized(**_moments(raw.train))
     elif chosen not in (None, "default") or levels is not None:
         chosen = "none" if chosen in (None, "default") else chosen
-        data = _transformed(data, chosen, levels, 1000 * seed + 2, False)
+        data = _transformed(data, chosen, levels, _draw_seed(seed, "test"), False)
     return _shaped(data, flat)
 
 
@@ -176,6 +175,15 @@ def _raw(
         + (f', did you mean "{near[0]}"? ' if near else ". ")
         + f"A file must end in {', '.join(SUFFIXES)}; for arrays use pg.Dataset({{'x': array}})."
     )
+
+
+def _draw_seed(seed: int, part: str) -> int:
+    """The seed of a part's stored draw, which the words for the data name.
+
+    By the role of the part, whichever others there are: none repeats another's noise, and the test data are
+    the same with validation data and without.
+    """
+    return 1000 * seed + ("train", "validation", "test").index(part)
 
 
 def _moments(data: Dataset) -> dict[str, Any]:

@@ -178,7 +178,7 @@ ARRAYS = hnp.arrays(
 )
 
 
-@settings(max_examples=500, **QUIET)
+@settings(max_examples=150, **QUIET)
 @given(
     ARRAYS,
     st.sampled_from([pg.Bernoulli(6), pg.Normal(6), pg.Normal((2, 3)), pg.Categorical(3, 4)]),
@@ -201,7 +201,7 @@ def test_arrays_into_fit_and_scores(x: Any, variable: pg.Variable) -> None:
             says_why(error)
 
 
-@settings(max_examples=300, **QUIET)
+@settings(max_examples=150, **QUIET)
 @given(
     st.sampled_from([".npy", ".npz", ".csv"]),
     st.one_of(st.binary(max_size=40), st.text(alphabet="0123456789.,-e\n\"ab ", max_size=60).map(str.encode)),

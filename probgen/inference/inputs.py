@@ -9,8 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
-from probgen.checks import check_shape, check_support, convert, is_class
+from probgen.checks import (
+    check_finite,
+    check_range,
+    check_shape,
+    check_support,
+    convert,
+    is_class,
+    warn_coarse,
+)
 from probgen.contexts import evaluation, fixed_seed
 from probgen.data import Dataset, Splits
 from probgen.inference.informed import check_informed
@@ -18,6 +27,9 @@ from probgen.inference.traces import PairTrace, Site, trace_pair
 from probgen.pair import LatentVariableModel, is_summable
 from probgen.tensors import as_tensor
 from probgen.variables import Variable
+
+REDRAWN = "data that are drawn anew in every batch"
+"""What a variable is whose values are probabilities."""
 
 
 def prepare(
@@ -89,15 +101,50 @@ def prepare(
     for name, value in values.items():
         site = sites.get(name)
         support = variables[name].support if name in variables else site and site["fn"].support
+        known = masks.get(name)
         if name in dataset.redrawn:
+            check_support(value, constraints.unit_interval, name, owner, REDRAWN, known)
             value = (value[:1] > 0.5).float()  # what a draw looks like
-        if support is not None:
+            known = None
+        if support is None:
+            check_finite(value, name, owner, known)
+        else:
             family = repr(variables[name]) if name in variables else f"supported on {support}"
             described = f"{pair.name} is {family}"
-            check_support(value, support, name, owner, described, masks.get(name))
+            check_support(value, support, name, owner, described, known)
+        if not is_class(variables.get(name)):
+            check_range(value, support, dtype, name, owner, known)
+        drawn = name in dataset.redrawn or name in dataset.spread
+        if probe and dtype == torch.float32 and not drawn and not is_class(variables.get(name)):
+            warn_coarse(value, name, owner)
     converted = {name: convert(v, variables.get(name), dtype) for name, v in values.items()}
     spread = {n: s.to(converted[n]) for n, s in dataset.spread.items() if n in converted}
     return replace(dataset, values=converted, spread=spread)
+
+
+def check_other_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> None:
+    """Shapes and supports of validation and test data, which training does not look at.
+
+    What is wrong with them would show when they are scored, after the training. Labels that are unknown
+    and variables that are not there may be fine then.
+
+    Raises:
+        ValueError: a wrong shape, or values outside the support; says of which part.
+    """
+    variables = pair.variables
+    for part, data in splits.parts.items():
+        if part == "train":
+            continue
+        for name in [name for name in data.values if name in variables]:
+            value, variable = data[name], variables[name]
+            about = f"{owner}, {part} data"
+            check_shape(value, variable, name, about, pair.name)
+            mask = (data.observed or {}).get(name)
+            if name in data.redrawn:
+                check_support(value, constraints.unit_interval, name, about, REDRAWN, mask)
+                value, mask = (value[:1] > 0.5).float(), None
+            described = f"{pair.name} is {variable!r}"
+            check_support(value, variable.support, name, about, described, mask)
 
 
 def as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:

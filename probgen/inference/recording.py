@@ -56,6 +56,9 @@ CONFIG, CHECKPOINT, WEIGHTS, METRICS = (
 FREE = ("num_epochs", "patience", "device", "compile")
 """Settings that may change when a run is resumed."""
 
+BESIDE = ("source", "loaded")
+"""What the record of the data holds beside their parts."""
+
 Probe = Callable[[LatentVariableModel], Any]
 """What a pair makes of some data: numbers that two equal pairs have in common."""
 
@@ -142,7 +145,7 @@ class Recorder:
         before = {"devices": 1, **self.config["settings"]}
         what += [(n, before.get(n), settings[n]) for n in settings if n not in (*FREE, "captured")]
         hashes = [
-            {part: _compared(about) for part, about in d.items() if part != "source"}
+            {part: _compared(about) for part, about in d.items() if part not in BESIDE}
             for d in (self.config["data"], data)
         ]
         what.append(("data", hashes[0], hashes[1]))
@@ -319,15 +322,32 @@ def metrics_text(result: FitResult) -> str:
     return stream.getvalue()
 
 
-def describe_data(train: Any, validation: Any, splits: Splits | None) -> dict[str, Any]:
-    """Of each part its size, shapes, transformations and hash; and how to load them again."""
+def describe_data(
+    train: Any, validation: Any, splits: Splits | None, *, given: bool = False
+) -> dict[str, Any]:
+    """Of each part its size, shapes, transformations and hash; and how to load them again.
+
+    Args:
+        train: what was trained on.
+        validation: what was validated on.
+        splits: where both came from, if from splits.
+        given: whether the validation data are others than those of the splits.
+    """
     parts = {"train": train, "validation": validation}
     if splits is not None:
         parts = {**splits.parts, "train": splits.train, "validation": validation}
     described: dict[str, Any] = {
         name: _describe_part(part) for name, part in parts.items() if part is not None
     }
-    return {"source": dict(splits.source) if splits and splits.source else None, **described}
+    if given and "validation" in described:
+        described["validation"]["given"] = True
+    return {
+        "source": dict(splits.source) if splits and splits.source else None,
+        # Of all parts as they are loaded: fit may have validated on others, or on none.
+        "loaded": splits
+        and {n: fingerprint(p.values, p.observed) for n, p in splits.parts.items()},
+        **described,
+    }
 
 
 def _compared(about: Mapping[str, Any]) -> list[Any]:

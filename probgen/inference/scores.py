@@ -301,8 +301,8 @@ def table(scores: Mapping[str, Score]) -> str:
         for what, a, b in (
             ("quantities", first.quantity, score.quantity),
             ("measures", first.measure, score.measure),
-            ("data", first.data_hash, score.data_hash),
             ("transformations", first.transformation, score.transformation),
+            ("data", first.data_hash, score.data_hash),
         ):
             if a != b:
                 raise ValueError(

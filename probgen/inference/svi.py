@@ -25,7 +25,7 @@ from probgen.data import Splits
 from probgen.inference.batches import BATCH_SIZE, VALIDATION_ROWS, Resident, Stream, is_stream
 from probgen.inference.capture import check_compile
 from probgen.inference.devices import as_device, as_dtype
-from probgen.inference.inputs import prepare
+from probgen.inference.inputs import check_other_parts, prepare
 from probgen.inference.loop import Loop
 from probgen.inference.objectives import ELBO, Objective, as_objective, values_of
 from probgen.inference.optimizers import check_learnable, make_optimizer, make_scheduler
@@ -194,6 +194,8 @@ def fit(
             source, held = _sources(pair, data, validation, batch_size, goal, target, dtype, group)
             if run_dir is not None or isinstance(goal, SemiSupervised):
                 _probe_objective(pair, source, goal, target)
+            if splits is not None:
+                check_other_parts(pair, splits, "fit")
             captured = wants_capture(compile, pair, source, num_epochs)
             loop = Loop(
                 pair, source, held, goal, target, seed,
@@ -217,7 +219,10 @@ def fit(
                     "seed": seed,
                     "devices": 1 if group is None else group.size,
                 }
-                about = describe_data(getattr(source, "data", data), held and held.data, splits)
+                about = describe_data(
+                    getattr(source, "data", data), held and held.data, splits,
+                    given=splits is not None and validation is not splits.validation,
+                )  # fmt: skip
                 recorder = Recorder.open(
                     run_dir, resume, pair, settings, about, partial(_probe, source, target)
                 )
