@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from probgen.class_objective import LearnedClassShares
 from probgen.contexts import fixed_seed
 from probgen.data import Dataset
 from probgen.feature_classifier import spread_labels
@@ -66,6 +67,7 @@ class Plan:
         run_dir: a folder with a run directory a stage, from which a killed fit goes on.
         progress: show bars.
         validation: further rows with their classes, whose error is noted along the way.
+        class_prior: p(y) of models with classes: `"learned"`, `"uniform"`, or probabilities.
         start: `"spread"` begins models with classes with labels spread among neighbours; `None` at
             random; `"auto"` spreads over M1's features, and over data from `DENSE` rows on.
         stage: what a stage is called, where it is not the method's only one.
@@ -85,6 +87,7 @@ class Plan:
     progress: bool = False
     validation: Dataset | None = None
     start: str | None = "auto"
+    class_prior: str | tuple[float, ...] = "learned"
     stage: str | None = None
 
     @property
@@ -165,6 +168,7 @@ def train(
             y,
             Normal(plan.latents or 10),
             hidden=plan.hidden or [_width(data)],
+            class_prior=plan.class_prior,
         )
     result, errors = _with_labels(m2, found, raw, held, plan, rate=3e-3, most=1000, many=100)
     note(plan.last_stage, result)
@@ -190,10 +194,11 @@ def train_m1(x: Variable, data: Dataset, plan: Plan) -> tuple[VAE, FitResult]:
 def _of_data(x: Variable, y: Variable, data: Dataset, plan: Plan) -> LatentVariableModel:
     """M2 or ADGM, on the data themselves."""
     z, width = Normal(plan.latents or min(50, x.event_shape.numel())), _width(data)
+    prior: Any = plan.class_prior
     with fixed_seed(plan.seed, torch.device("cpu")):
         if plan.method == "m2":
-            return M2(x, y, z, hidden=plan.hidden or [width])
-        return ADGM(x, y, z, z, hidden=plan.hidden or [width] * 2)
+            return M2(x, y, z, hidden=plan.hidden or [width], class_prior=prior)
+        return ADGM(x, y, z, z, hidden=plan.hidden or [width] * 2, class_prior=prior)
 
 
 def _moments(x: torch.Tensor) -> dict[str, Any]:
@@ -238,7 +243,9 @@ def _labelled(
     else:
         steps = -(-(rows - known) // (batch - labelled))
     alpha = 1.0 if plan.alpha is None else plan.alpha
-    goal = SemiSupervised(alpha=alpha, labelled_batch=labelled, analytic_kl=True)
+    settings: Any = {"alpha": alpha, "labelled_batch": labelled, "analytic_kl": True}
+    learned = plan.class_prior == "learned"
+    goal = LearnedClassShares(rows, **settings) if learned else SemiSupervised(**settings)
     epochs = plan.num_epochs or _epochs(steps, many)
     stage = plan.stage or plan.last_stage
     path = None if plan.run_dir is None else plan.run_dir / f"{stage}-errors.json"

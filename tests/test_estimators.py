@@ -240,7 +240,7 @@ def test_more_labels_do_not_mean_fewer_steps(monkeypatch: pytest.MonkeyPatch) ->
     for known in (30, 570, 599):
         mask = torch.arange(600) < known
         data = pg.Dataset({"x": x, "y": (x[:, 0] > 0).long()}, observed={"y": mask})
-        plan = stages.Plan("m2", batch_size=300, hidden=(4,), device="cpu")
+        plan = stages.Plan("m2", batch_size=300, hidden=(4,), device="cpu", class_prior="uniform")
         made = stages.train(pg.Normal(4), 2, data, plan, None)
         epochs.append(len(made.curves["m2"]))
     assert composed == [30, None, None]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from probgen.conditionals import Conditional
+from probgen.models.class_prior import ClassPrior, prior_of_classes
 from probgen.models.m2 import M2
 from probgen.models.vae import VAE
 from probgen.networks import as_widths
@@ -17,7 +18,6 @@ from probgen.variables import (
     SCALE_FLOOR,
     Normal,
     Variable,
-    as_class,
     positive_scale,
     raw_from_scale,
 )
@@ -37,6 +37,12 @@ class M1M2(LatentVariableModel):
         hidden: widths of the hidden layers between x and z1 (reversed in the decoder).
         hidden_class: likewise between z1, y and z2.
         activation: class of the networks' nonlinearity.
+        class_prior: p(y): `"uniform"`; `"learned"` with all other parameters; or the probability of each
+            class.
+
+    Raises:
+        TypeError: y is no scalar `pg.Categorical`.
+        ValueError: a class prior of another kind.
 
     References:
         Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
@@ -61,10 +67,11 @@ class M1M2(LatentVariableModel):
         hidden: Sequence[int] = (500, 500),
         hidden_class: Sequence[int] = (500,),
         activation: Callable[[], nn.Module] = nn.Softplus,
+        class_prior: ClassPrior = "uniform",
     ) -> None:
         super().__init__()
         outer, inner = as_widths(hidden), as_widths(hidden_class)
-        self.p_y = Conditional(as_class(y, "M1M2"))
+        self.p_y = prior_of_classes(y, class_prior, "M1M2")
         self.p_z2 = Conditional(z2)
         self.p_z1 = Conditional(z1, {"y": y, "z2": z2}, hidden=inner[::-1], activation=activation)
         self.p_x = Conditional(x, {"z1": z1}, hidden=outer[::-1], activation=activation)
@@ -122,6 +129,7 @@ class M1M2(LatentVariableModel):
         pair.p_z1.network = _ToLatent(m2.p_x.network, *place, size)
         pair.q_y.network = _FromLatent(m2.q_y.network, *place)
         pair.q_z2.network = _FromLatent(m2.q_z.network, *place)
+        pair.p_y = m2.p_y
         like = next(m1.parameters())
         return pair.to(device=like.device, dtype=like.dtype)
 
