@@ -91,7 +91,8 @@ class SemiSupervisedClassifier(
         classifier_: the fitted classifier of features, of `"m1"`.
         curves_: the ELBO or objective after each epoch of each stage, nats a datum.
         seconds_: of training, of each stage.
-        validation_errors_: pairs of an epoch and the error then, where validation rows were given.
+        validation_errors_: pairs of an epoch and the error then, where validation rows were given; the last is
+            1 - `score` of these rows.
         n_features_in_: columns.
 
     Raises:
@@ -336,7 +337,7 @@ class SemiSupervisedClassifier(
             whole(self.batch_size), None if self.learning_rate is None else float(self.learning_rate),
             self.precision, self.device, self._seed,
             None if self.run_dir is None else Path(self.run_dir), self.progress, held, self.start,
-            self._class_prior(),
+            self._class_prior(), int(self.num_samples),
         )  # fmt: skip
 
     def _class_prior(self) -> str | tuple[float, ...]:
