@@ -136,6 +136,18 @@ def widths(text: str) -> tuple[int, ...]:
         ) from None
 
 
+def shares(text: str) -> str | tuple[float, ...]:
+    """How the shares of classes are found, or their probabilities from text."""
+    if "," not in text:
+        return text
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--class-prior must be learned, uniform or numbers such as 0.9,0.1; got {text!r}."
+        ) from None
+
+
 def _activation(text: str) -> Any:
     names = {name.lower(): name for name in ACTIVATIONS}
     if text.lower() not in names:

@@ -222,6 +222,10 @@ def classify(
         int | None, typer.Option(help="Size of the latent beside the class.")
     ] = None,
     hidden: Annotated[str | None, typer.Option(help="Widths of hidden layers: 500,500.")] = None,
+    class_prior: Annotated[
+        str,
+        typer.Option(help="Shares of the classes: learned, uniform, or numbers such as 0.9,0.1."),
+    ] = "learned",
     likelihood: Annotated[
         str, typer.Option(help="bernoulli, normal, or auto by the values.")
     ] = "auto",

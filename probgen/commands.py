@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import probgen as pg
-from probgen.arguments import assignments, make_pair, transform, two_numbers, widths
+from probgen.arguments import assignments, make_pair, shares, transform, two_numbers, widths
 from probgen.contexts import enough_memory, fixed_seed
 from probgen.files import make_folder, write_atomically
 from probgen.inference.inputs import known_part
@@ -184,8 +184,8 @@ def score_record(score: Score) -> dict[str, Any]:
 
 def classify(
     *, data: str | None, labels: int | None, method: str, seeds: int, epochs: int | None,
-    alpha: float | None, latents: int | None, hidden: str | None, likelihood: Any, precision: Any,
-    device: str, labels_column: str | None, columns: str | None, header: bool | None,
+    alpha: float | None, latents: int | None, hidden: str | None, class_prior: str, likelihood: Any,
+    precision: Any, device: str, labels_column: str | None, columns: str | None, header: bool | None,
     split: str | None, out: Path | None,
     figures: bool, quiet: bool,
 ) -> Answer:  # fmt: skip
@@ -207,6 +207,7 @@ def classify(
         splits, method, labels=labels, seeds=seeds, folder=folder, progress=not quiet,
         num_epochs=epochs, alpha=alpha, latents=latents,
         hidden=None if hidden is None else widths(hidden),
+        class_prior=shares(class_prior),
         likelihood=likelihood, precision=precision, device=device,
     )  # fmt: skip
     record = {"out": folder, **found.record()}

@@ -27,6 +27,7 @@ from probgen.feature_classifier import FeatureClassifier
 from probgen.inference.classification import calibration_error, class_probabilities
 from probgen.inference.posterior import encode, features
 from probgen.labels import Labels
+from probgen.models.class_prior import ClassPrior, as_class_prior
 from probgen.models.vae import VAE
 from probgen.networks import as_widths
 from probgen.pair import LatentVariableModel
@@ -68,6 +69,9 @@ class SemiSupervisedClassifier(
             gives the rows without one, over the features of M1 or else over the data, and goes on by
             the model's own objective in small steps; `None` begins at random; `"auto"` is `"spread"`
             for `"m1+m2"`, and from 1,000 rows on.
+        class_prior: for models with classes, p(y): `"learned"` from all rows, each unlabelled one divided
+            among the classes as the classifier divides it, so that labels may be drawn class by class;
+            `"uniform"`; or the probability of each class, in the order of `classes_`.
         classes: the classes that there are; by default those of the labelled rows.
         unlabelled: what `y` holds where the label is unknown; `None` and NaN mean either (but
             scikit-learn's own splitters take neither: use a number or a word there).
@@ -88,7 +92,8 @@ class SemiSupervisedClassifier(
         classifier_: the fitted classifier of features, of `"m1"`.
         curves_: the ELBO or objective after each epoch of each stage, nats a datum.
         seconds_: of training, of each stage.
-        validation_errors_: pairs of an epoch and the error then, where validation rows were given.
+        validation_errors_: pairs of an epoch and the error then, where validation rows were given; the last is
+            1 - `score` of these rows.
         n_features_in_: columns.
 
     Raises:
@@ -126,6 +131,7 @@ class SemiSupervisedClassifier(
         classifier: Any = None,
         encoder: LatentVariableModel | None = None,
         start: Literal["auto", "spread"] | None = "auto",
+        class_prior: ClassPrior = "learned",
         classes: Sequence[Any] | None = None,
         unlabelled: Any = -1,
         num_samples: int = 32,
@@ -146,6 +152,7 @@ class SemiSupervisedClassifier(
         self.classifier = classifier
         self.encoder = encoder
         self.start = start
+        self.class_prior = class_prior
         self.classes = classes
         self.unlabelled = unlabelled
         self.num_samples = num_samples
@@ -331,7 +338,12 @@ class SemiSupervisedClassifier(
             whole(self.batch_size), None if self.learning_rate is None else float(self.learning_rate),
             self.precision, self.device, self._seed,
             None if self.run_dir is None else Path(self.run_dir), self.progress, held, self.start,
+            self._class_prior(), int(self.num_samples),
         )  # fmt: skip
+
+    def _class_prior(self) -> str | tuple[float, ...]:
+        classes = getattr(self, "classes_", None)  # M1 alone is trained without
+        return as_class_prior(self.class_prior, OWNER, None if classes is None else len(classes))
 
     def _check_settings(self) -> None:
         if self.method not in ("auto", *METHODS):
@@ -357,6 +369,7 @@ class SemiSupervisedClassifier(
             raise ValueError(
                 f'{OWNER}: start must be "auto", "spread" or None, got {self.start!r}.'
             )
+        as_class_prior(self.class_prior, OWNER)
         if self.run_dir is not None and not isinstance(self.random_state, (int, np.integer)):
             raise ValueError(
                 f"{OWNER}: a fit in run_dir goes on with the seed that it began with, so random_state must "
@@ -374,6 +387,11 @@ class SemiSupervisedClassifier(
                 raise ValueError(
                     f"{OWNER}: {name} is for method {' and '.join(methods)}, but the method is {method!r}."
                 )
+        if method == "m1" and not isinstance(self.class_prior, str):
+            raise ValueError(
+                f'{OWNER}: class_prior={self.class_prior!r} is for models with classes, but the method is "m1", '
+                "whose VAE knows none. Leave it out."
+            )
 
     def _checked(self, X: ArrayLike, y: ArrayLike) -> tuple[Array, Labels]:
         """Values, and the labels with what is known of them."""

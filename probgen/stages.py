@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from probgen.class_objective import LearnedClassShares
 from probgen.contexts import fixed_seed
 from probgen.data import Dataset
 from probgen.feature_classifier import spread_labels
@@ -66,8 +67,10 @@ class Plan:
         run_dir: a folder with a run directory a stage, from which a killed fit goes on.
         progress: show bars.
         validation: further rows with their classes, whose error is noted along the way.
+        class_prior: p(y) of models with classes: `"learned"`, `"uniform"`, or probabilities.
         start: `"spread"` begins models with classes with labels spread among neighbours; `None` at
             random; `"auto"` spreads over M1's features, and over data from `DENSE` rows on.
+        num_samples: draws of latents that a prediction is averaged over.
         stage: what a stage is called, where it is not the method's only one.
     """
 
@@ -85,6 +88,8 @@ class Plan:
     progress: bool = False
     validation: Dataset | None = None
     start: str | None = "auto"
+    class_prior: str | tuple[float, ...] = "learned"
+    num_samples: int = 32
     stage: str | None = None
 
     @property
@@ -157,19 +162,23 @@ def train(
     )
     moments = _moments(raw["x"].double())
     found = raw.standardized(**moments)
-    if held is not None:
-        held = features(encoder, held, columns=columns, device=plan.device).standardized(**moments)
+
+    def stacked(m2: M2) -> M1M2:
+        return M1M2.stacked(m1, kept(m2), columns=columns, **moments)
+
     with fixed_seed(plan.seed + 1, torch.device("cpu")):
         m2 = M2(
             Normal(len(columns)),
             y,
             Normal(plan.latents or 10),
             hidden=plan.hidden or [_width(data)],
+            class_prior=plan.class_prior,
         )
-    result, errors = _with_labels(m2, found, raw, held, plan, rate=3e-3, most=1000, many=100)
+    result, errors = _with_labels(
+        m2, found, raw, held, plan, rate=3e-3, most=1000, many=100, predicting=stacked
+    )
     note(plan.last_stage, result)
-    stack = M1M2.stacked(m1, kept(m2), columns=columns, **moments)
-    return Trained(stack, "z1", columns, curves, errors, seconds, m1)
+    return Trained(stacked(m2), "z1", columns, curves, errors, seconds, m1)
 
 
 def train_m1(x: Variable, data: Dataset, plan: Plan) -> tuple[VAE, FitResult]:
@@ -190,10 +199,11 @@ def train_m1(x: Variable, data: Dataset, plan: Plan) -> tuple[VAE, FitResult]:
 def _of_data(x: Variable, y: Variable, data: Dataset, plan: Plan) -> LatentVariableModel:
     """M2 or ADGM, on the data themselves."""
     z, width = Normal(plan.latents or min(50, x.event_shape.numel())), _width(data)
+    prior: Any = plan.class_prior
     with fixed_seed(plan.seed, torch.device("cpu")):
         if plan.method == "m2":
-            return M2(x, y, z, hidden=plan.hidden or [width])
-        return ADGM(x, y, z, z, hidden=plan.hidden or [width] * 2)
+            return M2(x, y, z, hidden=plan.hidden or [width], class_prior=prior)
+        return ADGM(x, y, z, z, hidden=plan.hidden or [width] * 2, class_prior=prior)
 
 
 def _moments(x: torch.Tensor) -> dict[str, Any]:
@@ -202,29 +212,30 @@ def _moments(x: torch.Tensor) -> dict[str, Any]:
 
 def _with_labels(
     pair: LatentVariableModel, data: Dataset, near: Dataset, held: Dataset | None, plan: Plan, *,
-    rate: float, most: int, many: int,
+    rate: float, most: int, many: int, predicting: Callable[[Any], LatentVariableModel] | None = None,
 ) -> tuple[FitResult, list[tuple[int, float]]]:  # fmt: skip
     """A model with classes: begun at random; or with labels spread among neighbours in `near`, and
     gone on with by its own objective in small steps."""
     assert data.observed is not None
+    learn = partial(_labelled, pair, predicting=predicting or kept, rate=rate)
     spread = plan.start == "spread"
     if plan.start == "auto":
         spread = plan.method == "m1+m2" or len(data) >= DENSE
     if not spread or bool(data.observed["y"].all()):
-        return _labelled(pair, data, held, plan, rate=rate, most=most, many=many)
+        return learn(data, held, plan, most=most, many=many)
     guessed = replace(data, values={**data.values, "y": spread_labels(near)}, observed={})
     begun = replace(plan, stage=f"{plan.last_stage}-start")
-    first, early = _labelled(pair, guessed, held, begun, rate=rate, most=min(most, 500), many=8)
+    first, early = learn(guessed, held, begun, most=min(most, 500), many=8)
     epochs, rate = max(1, len(first.elbo) // 4), (plan.learning_rate or rate) / 30
     further = replace(plan, num_epochs=epochs, learning_rate=rate)
-    last, late = _labelled(pair, data, held, further, rate=rate, most=min(most, 500), many=epochs)
+    last, late = learn(data, held, further, most=min(most, 500), many=epochs)
     last.elbo, last.seconds = first.elbo + last.elbo, first.seconds + last.seconds
     return last, early + [(len(first.elbo) + epoch, share) for epoch, share in late]
 
 
 def _labelled(
     pair: LatentVariableModel, data: Dataset, held: Dataset | None, plan: Plan, *, rate: float,
-    most: int, many: int,
+    most: int, many: int, predicting: Callable[[Any], LatentVariableModel],
 ) -> tuple[FitResult, list[tuple[int, float]]]:  # fmt: skip
     """A model with classes, of all rows and the labels that some have."""
     mask = (data.observed or {}).get("y")
@@ -238,11 +249,13 @@ def _labelled(
     else:
         steps = -(-(rows - known) // (batch - labelled))
     alpha = 1.0 if plan.alpha is None else plan.alpha
-    goal = SemiSupervised(alpha=alpha, labelled_batch=labelled, analytic_kl=True)
+    settings: Any = {"alpha": alpha, "labelled_batch": labelled, "analytic_kl": True}
+    learned = plan.class_prior == "learned"
+    goal = LearnedClassShares(rows, **settings) if learned else SemiSupervised(**settings)
     epochs = plan.num_epochs or _epochs(steps, many)
     stage = plan.stage or plan.last_stage
     path = None if plan.run_dir is None else plan.run_dir / f"{stage}-errors.json"
-    errors = Errors(pair, held, epochs, path, plan.device)
+    errors = Errors(pair, held, epochs, path, plan.device, predicting, plan.num_samples, plan.seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "SemiSupervised: y is known for all")  # said before
         result = _fit(stage, pair, data, goal, epochs, batch, rate, plan, errors)

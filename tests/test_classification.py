@@ -160,3 +160,110 @@ def test_stages_that_do_not_fit() -> None:
     other = pg.models.M2(x=pg.Bernoulli(3), y=pg.Categorical(3), z=pg.Normal(2))
     with pytest.raises(TypeError, match="the M2's data must be latents"):
         pg.models.M1M2.stacked(vae, other)
+
+
+def _with_prior(kind: str) -> pg.models.VAE:
+    """A VAE whose latents do not begin at N(0, I)."""
+    z: Any = pg.Normal(5) if kind == "learned" else pg.Normal(5, 0.5 if kind == "fixed" else kind)
+    vae = pg.models.VAE(x=pg.Bernoulli(6), z=z, hidden=(7,))
+    if kind == "learned":
+        vae.p_z = pg.Conditional(pg.Normal(5), learned=True)
+    with torch.no_grad():
+        for parameter in vae.p_z.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    return vae.double()
+
+
+class _FlatNetwork(torch.nn.Module):
+    """A user's network: one batch dim, and outputs in one row."""
+
+    def __init__(self, as_tuple: bool) -> None:
+        super().__init__()
+        self.linear, self.as_tuple = torch.nn.Linear(5, 6), as_tuple
+
+    def forward(self, y: torch.Tensor, z: torch.Tensor) -> Any:
+        out = self.linear(torch.cat([y, z], -1))
+        return (out[:, :3], out[:, 3:]) if self.as_tuple else out
+
+
+@pytest.mark.parametrize("kind", ["learned", "shared", "isotropic", "fixed"])
+@pytest.mark.parametrize("network", ["mlp", "flat", "tuple"])
+def test_the_stack_keeps_the_priors_of_its_stages(kind: str, network: str) -> None:
+    """The log joint is that of the stages, with the VAE's prior on what the M2 does not know."""
+    torch.manual_seed(0)
+    vae, (_, m2, place, _) = _with_prior(kind), stages()
+    m2.p_y = pg.Conditional(pg.Categorical(3), learned=True)
+    m2.p_z = pg.Conditional(pg.Normal(2, "shared"), learned=True)
+    if network != "mlp":
+        parents = {"y": pg.Categorical(3), "z": pg.Normal(2)}
+        m2.p_x = pg.Conditional(pg.Normal(3), parents, _FlatNetwork(network == "tuple"))
+    m2 = m2.double()
+    with torch.no_grad():
+        for parameter in (*m2.p_y.parameters(), *m2.p_z.parameters()):
+            parameter.copy_(torch.randn_like(parameter))
+    stack = pg.models.M1M2.stacked(vae, m2, **place)
+    x, y = binary(4).double(), labels(4) % 3
+    z1, z2 = torch.randn(4, 5).double(), torch.randn(4, 2).double()
+    rest = [i for i in range(5) if i not in place["columns"].tolist()]
+    with torch.no_grad():
+        prior = vae.p_z().base_dist
+        others = torch.distributions.Normal(prior.loc[rest], prior.scale[rest])
+        chosen = (z1[:, place["columns"]] - place["mean"]) / place["scale"]
+        expected = (
+            m2.p_y().log_prob(y) + m2.p_z().log_prob(z2) + m2.p_x(y=y, z=z2).log_prob(chosen)
+            - place["scale"].log().sum() + others.log_prob(z1[:, rest]).sum(-1)
+            + vae.p_x(z=z1).log_prob(x)
+        )  # fmt: skip
+        trace = trace_pair(stack, {"x": x, "y": y, "z1": z1, "z2": z2})
+        found = sum(value for value in trace.log_p.values())
+    assert torch.allclose(found, expected, rtol=1e-9)  # type: ignore[arg-type]
+    x2, y2 = stack.sample(7, seed=0)["x"], stack.sample(7, seed=0)["y"]
+    assert x2.shape == (7, 6) and y2.shape == (7,)  # leading dims pass through
+
+
+class _OwnModel(pg.models.VAE):
+    def model(self, x: Any = None, z: Any = None) -> Any:
+        return super().model(x=x, z=z)
+
+
+def test_stages_that_say_more_than_the_stack_could() -> None:
+    vae, m2, place, _ = stages()
+    stacked = pg.models.M1M2.stacked
+    own = _OwnModel(pg.Bernoulli(6), pg.Normal(5), hidden=())
+    with pytest.raises(TypeError, match="_OwnModel has model of its own"):
+        stacked(own, m2, **place)
+    with pytest.raises(TypeError, match=r"needs a pg.models.VAE, got M2"):
+        stacked(m2, m2, **place)
+    with pytest.raises(TypeError, match=r"needs a pg.models.M2, got VAE"):
+        stacked(vae, vae, **place)
+    vae.p_w = pg.Conditional(pg.Normal(1))
+    with pytest.raises(
+        TypeError, match=r"needs VAE's factors, but VAE has p\(z\) p\(x \| z\) p\(w\)"
+    ):
+        stacked(vae, m2, **place)
+    vae, m2, place, _ = stages()
+    vae.q_z = pg.Conditional(pg.Normal(5, "shared"), {"x": pg.Bernoulli(6)}, hidden=())
+    with pytest.raises(TypeError, match=r"q_z1 is of Normal\(5\), but the stage has .*'shared'"):
+        stacked(vae, m2, **place)
+    square = pg.models.M2(x=pg.Normal((3, 1)), y=pg.Categorical(3), z=pg.Normal(2))
+    vae = stages()[0]
+    with pytest.raises(ValueError, match=r"the M2 has data \(3, 1\)"):
+        stacked(vae, square, **place)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("columns", [0, 0, 1], "each once"),
+        ("columns", [-1, 0, 1], "from 0 to 4"),
+        ("columns", [True, False, True], "must be the numbers of elements"),
+        ("columns", [0.0, 1.0, 2.0], "must be the numbers of elements"),
+        ("scale", [1.0, 0.0, 1.0], "above 0"),
+        ("scale", [1.0, -2.0, 1.0], "above 0"),
+        ("mean", [1.0, float("nan"), 1.0], "means must be finite"),
+    ],
+)
+def test_places_that_are_none(part: str, value: Any, message: str) -> None:
+    vae, m2, place, _ = stages()
+    with pytest.raises(ValueError, match=message):
+        pg.models.M1M2.stacked(vae, m2, **{**place, part: torch.tensor(value)})

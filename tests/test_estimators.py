@@ -182,10 +182,21 @@ def test_a_start_by_spread_labels(iris: Any) -> None:
     assert len(quick("m2", num_epochs=30).fit(x, known).curves_["m2"]) == 30
 
 
-def test_the_validation_error_is_that_of_the_weights(iris: Any) -> None:
-    x, y, known = iris
-    made = quick(num_epochs=30).fit(x, known, validation=(x, y))
-    assert made.validation_errors_[-1][1] == pytest.approx(1 - made.score(x, y), abs=1 / 150 + 1e-9)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("start", [None, "spread"])
+def test_the_last_validation_error_is_that_of_the_classifier(method: str, start: Any) -> None:
+    """To the bit, on rows that are hard to tell, where other draws or means tell some otherwise."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 1060)
+    x = 0.7 * np.eye(3)[y] + rng.normal(size=(1060, 3))
+    known = np.where(np.arange(60) < 30, y[:60], -1)
+    made = quick(method, num_epochs=8, start=start, num_samples=32)
+    made.fit(x[:60], known, validation=(x[60:], y[60:]))
+    assert made.validation_errors_[-1][1] == pytest.approx(
+        1 - made.score(x[60:], y[60:]), abs=1e-12
+    )
+    epochs = [epoch for epoch, _ in made.validation_errors_]
+    assert epochs == sorted(set(epochs)) and epochs[-1] == len(made.curves_[list(made.curves_)[-1]])
 
 
 def test_the_model_takes_what_every_model_takes(fitted: Any, iris: Any) -> None:
@@ -244,7 +255,7 @@ def test_more_labels_do_not_mean_fewer_steps(monkeypatch: pytest.MonkeyPatch) ->
     for known in (30, 570, 599):
         mask = torch.arange(600) < known
         data = pg.Dataset({"x": x, "y": (x[:, 0] > 0).long()}, observed={"y": mask})
-        plan = stages.Plan("m2", batch_size=300, hidden=(4,), device="cpu")
+        plan = stages.Plan("m2", batch_size=300, hidden=(4,), device="cpu", class_prior="uniform")
         made = stages.train(pg.Normal(4), 2, data, plan, None)
         epochs.append(len(made.curves["m2"]))
     assert composed == [30, None, None]

@@ -152,6 +152,8 @@ def test_a_table_with_names(
         (["--data", "digits", "--method", "m3"], "method must be one of"),
         (["--data", "digits", "--labels", "7"], "cannot be shared among 10 classes"),
         (["--data", "digits", "--hidden", "a"], "--hidden must be widths"),
+        (["--data", "digits", "--class-prior", "a,b"], "--class-prior must be learned"),
+        (["--data", "digits", "--class-prior", "even"], "class_prior must be"),
         (["--data", "nothing.csv"], "nothing.csv"),
     ],
 )

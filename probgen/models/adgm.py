@@ -8,9 +8,10 @@ import pyro
 from torch import Tensor, nn
 
 from probgen.conditionals import Conditional
+from probgen.models.class_prior import ClassPrior, prior_of_classes
 from probgen.networks import as_widths
 from probgen.pair import LatentVariableModel
-from probgen.variables import Variable, as_class
+from probgen.variables import Variable
 
 
 class ADGM(LatentVariableModel):
@@ -26,6 +27,12 @@ class ADGM(LatentVariableModel):
         a: the auxiliary latent.
         hidden: widths of the hidden layers of all networks, reversed in those of the model.
         activation: class of the networks' nonlinearity.
+        class_prior: p(y): `"uniform"`; `"learned"` with all other parameters; or the probability of each
+            class.
+
+    Raises:
+        TypeError: y is no scalar `pg.Categorical`.
+        ValueError: a class prior of another kind.
 
     References:
         Maaløe, Sønderby, Sønderby and Winther, 2016, "Auxiliary deep generative models", eq. 1 to 9.
@@ -48,11 +55,12 @@ class ADGM(LatentVariableModel):
         *,
         hidden: Sequence[int] = (500, 500),
         activation: Callable[[], nn.Module] = nn.ReLU,
+        class_prior: ClassPrior = "uniform",
     ) -> None:
         super().__init__()
         hidden = as_widths(hidden)
         back = hidden[::-1]
-        self.p_y = Conditional(as_class(y, "ADGM"))
+        self.p_y = prior_of_classes(y, class_prior, "ADGM")
         self.p_z = Conditional(z)
         self.p_x = Conditional(x, {"y": y, "z": z}, hidden=back, activation=activation)
         self.p_a = Conditional(a, {"x": x, "y": y, "z": z}, hidden=back, activation=activation)

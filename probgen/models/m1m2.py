@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from probgen.conditionals import Conditional
+from probgen.models.class_prior import ClassPrior, prior_of_classes
 from probgen.models.m2 import M2
 from probgen.models.vae import VAE
 from probgen.networks import as_widths
@@ -17,7 +18,6 @@ from probgen.variables import (
     SCALE_FLOOR,
     Normal,
     Variable,
-    as_class,
     positive_scale,
     raw_from_scale,
 )
@@ -37,6 +37,12 @@ class M1M2(LatentVariableModel):
         hidden: widths of the hidden layers between x and z1 (reversed in the decoder).
         hidden_class: likewise between z1, y and z2.
         activation: class of the networks' nonlinearity.
+        class_prior: p(y): `"uniform"`; `"learned"` with all other parameters; or the probability of each
+            class.
+
+    Raises:
+        TypeError: y is no scalar `pg.Categorical`.
+        ValueError: a class prior of another kind.
 
     References:
         Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
@@ -61,10 +67,11 @@ class M1M2(LatentVariableModel):
         hidden: Sequence[int] = (500, 500),
         hidden_class: Sequence[int] = (500,),
         activation: Callable[[], nn.Module] = nn.Softplus,
+        class_prior: ClassPrior = "uniform",
     ) -> None:
         super().__init__()
         outer, inner = as_widths(hidden), as_widths(hidden_class)
-        self.p_y = Conditional(as_class(y, "M1M2"))
+        self.p_y = prior_of_classes(y, class_prior, "M1M2")
         self.p_z2 = Conditional(z2)
         self.p_z1 = Conditional(z1, {"y": y, "z2": z2}, hidden=inner[::-1], activation=activation)
         self.p_x = Conditional(x, {"z1": z1}, hidden=outer[::-1], activation=activation)
@@ -81,20 +88,26 @@ class M1M2(LatentVariableModel):
     ) -> M1M2:  # fmt: skip
         """One model of two stages: a VAE, and an M2 trained on its latents.
 
-        The networks are those of the stages and not copies of them.
+        The networks are those of the stages and not copies of them, and so are p(y) and the M2's p(z).
 
         Args:
             m1: the VAE; its latent is a vector.
-            m2: its data are elements of that latent, standardized.
-            columns: the elements of the latent that the M2 knows; by default all. The others are
-                N(0, 1) whatever the class.
+            m2: its data are a vector of elements of that latent, standardized.
+            columns: the elements of the latent that the M2 knows, their numbers; by default all. The
+                others have the VAE's prior, whatever the class.
             mean: what was subtracted from these elements, by default 0.
             scale: what they were divided by, by default 1.
 
         Raises:
-            TypeError: an M2 whose data are not Gaussian with scales from its network.
-            ValueError: shapes that do not fit.
+            TypeError: stages of another structure, an M2 whose data are not Gaussian with scales from its
+                network, or a latent whose prior is not Gaussian.
+            ValueError: shapes that do not fit, columns named twice, or scales that are not above 0.
         """
+        _check_stage(m1, VAE, {"p_z": (), "p_x": ("z",), "q_z": ("x",)})
+        _check_stage(
+            m2, M2,
+            {"p_y": (), "p_z": (), "p_x": ("y", "z"), "q_y": ("x",), "q_z": ("x", "y")},
+        )  # fmt: skip
         z1, x = m1.p_z.variable, m2.p_x.variable
         if not (isinstance(z1, Normal) and isinstance(x, Normal) and x.scale == "network"):
             raise TypeError(
@@ -104,24 +117,42 @@ class M1M2(LatentVariableModel):
         columns = torch.arange(size) if columns is None else torch.as_tensor(columns)
         mean = torch.zeros(len(columns)) if mean is None else torch.as_tensor(mean)
         scale = torch.ones(len(columns)) if scale is None else torch.as_tensor(scale)
-        sizes = {len(columns), len(mean), len(scale), x.event_shape.numel()}
-        if len(sizes) > 1 or len(z1.event_shape) != 1 or not bool((columns < size).all()):
+        sizes = {len(columns), len(mean), len(scale), *x.event_shape}
+        vectors = len(z1.event_shape) == len(x.event_shape) == 1
+        if len(sizes) > 1 or not vectors or not bool((columns < size).all()):
             raise ValueError(
                 f"M1M2.stacked: the M2 has data {tuple(x.event_shape)}, got {len(columns)} columns of a "
                 f"latent {tuple(z1.event_shape)}, {len(mean)} means and {len(scale)} scales."
             )
+        kinds = (torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+        odd = columns.dtype in kinds or columns.dim() != 1
+        if odd or columns.min() < 0 or len(columns.unique()) < len(columns):
+            raise ValueError(
+                "M1M2.stacked: columns must be the numbers of elements of the latent, each once, from 0 to "
+                f"{size - 1}; got {columns.tolist()}."
+            )
+        if not bool(((scale > 0) & scale.isfinite() & mean.isfinite()).all()):
+            raise ValueError(
+                "M1M2.stacked: means must be finite, and scales finite and above 0; got "
+                f"{mean.tolist()} and {scale.tolist()}. Leave out columns that do not vary."
+            )
         with torch.random.fork_rng(devices=[]):  # for networks that are replaced at once
-            variables = (m1.p_x.variable, m2.p_y.variable, z1, m2.p_z.variable)
+            variables = (m1.p_x.variable, m2.p_y.variable, Normal(size), m2.p_z.variable)
             pair = cls(*variables, hidden=(), hidden_class=())
-        pair.p_x.network, pair.p_x.raw_scale = m1.p_x.network, m1.p_x.raw_scale
-        pair.q_z1.network = m1.q_z.network
+        for own, theirs in (("p_x", m1.p_x), ("q_z1", m1.q_z), ("q_y", m2.q_y), ("q_z2", m2.q_z)):
+            factor = getattr(pair, own)
+            if repr(factor.variable) != repr(theirs.variable):
+                raise TypeError(
+                    f"M1M2.stacked: {own} is of {factor.variable!r}, but the stage has "
+                    f"{theirs.variable!r}."
+                )
+            factor.network, factor.raw_scale = theirs.network, theirs.raw_scale
+        pair.p_y, pair.p_z2 = m2.p_y, m2.p_z
         place = (columns, mean, scale)
-        assert (
-            m2.p_x.network is not None and m2.q_y.network is not None and m2.q_z.network is not None
-        )
-        pair.p_z1.network = _ToLatent(m2.p_x.network, *place, size)
-        pair.q_y.network = _FromLatent(m2.q_y.network, *place)
-        pair.q_z2.network = _FromLatent(m2.q_z.network, *place)
+        assert m2.p_x.network is not None
+        pair.p_z1.network = _ToLatent(m2.p_x.network, *place, m1.p_z)
+        pair.q_y.network = _FromLatent(pair.q_y.network, *place)
+        pair.q_z2.network = _FromLatent(pair.q_z2.network, *place)
         like = next(m1.parameters())
         return pair.to(device=like.device, dtype=like.dtype)
 
@@ -172,20 +203,65 @@ class _FromLatent(nn.Module):
 
 
 class _ToLatent(_FromLatent):
-    """A network whose Gaussian is of some standardized elements; the others are N(0, 1)."""
+    """A network whose Gaussian is of some standardized elements; the others have the prior."""
 
     def __init__(
-        self, network: nn.Module, columns: Tensor, mean: Tensor, scale: Tensor, size: int
+        self, network: nn.Module, columns: Tensor, mean: Tensor, scale: Tensor, prior: Conditional
     ) -> None:
         super().__init__(network, columns, mean, scale)
-        self.size = size
+        self.prior = prior
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        loc, raw = self.network(*inputs).unbind(-2)
+        out = self.network(*inputs)
+        if not self.leading_dims:  # a user's network, called on rows
+            out = torch.stack(list(out), 1) if isinstance(out, tuple) else out
+            out = out.reshape(len(inputs[0]), 2, len(self.columns))
+        loc, raw = out.unbind(-2)
         spread = (self.scale * positive_scale(raw)).clamp(min=SCALE_FLOOR * 1.01)
-        # Beyond 20 the inverse is a shift, and its exponential may overflow.
-        raw = raw_from_scale(spread.clamp(max=20)) + (spread - 20).clamp(min=0)
-        parts = torch.stack([self.mean + self.scale * loc, raw], -2)
-        # Zeros are mean 0 and scale 1.
-        out = parts.new_zeros(*parts.shape[:-1], self.size)
-        return out.index_copy(-1, self.columns, parts)
+        parts = torch.stack([self.mean + self.scale * loc, _raw(spread)], -2)
+        others = _parameters(self.prior).expand(*parts.shape[:-1], -1)
+        return others.index_copy(-1, self.columns, parts)
+
+
+def _raw(scale: Tensor) -> Tensor:
+    """The raw scale of a scale; beyond 20 the inverse is a shift, and its exponential may overflow."""
+    return raw_from_scale(scale.clamp(max=20)) + (scale - 20).clamp(min=0)
+
+
+def _parameters(prior: Conditional) -> Tensor:
+    """Mean and raw scale of a Gaussian without parents, `(2, elements)`."""
+    outputs = prior.outputs
+    if len(outputs) == 2:
+        return outputs
+    if prior.raw_scale is not None:
+        raw = prior.raw_scale.expand_as(outputs[0])
+    else:
+        raw = _raw(prior().base_dist.scale.clamp(min=SCALE_FLOOR * 1.01))
+    return torch.stack([outputs[0], raw])
+
+
+def _check_stage(
+    pair: LatentVariableModel, kind: type[LatentVariableModel], parents: dict[str, tuple[str, ...]]
+) -> None:
+    """Only what a stage is known to say can be said by the stack.
+
+    Raises:
+        TypeError: another class, statements of its own, or factors of another structure.
+    """
+    owner, name = "M1M2.stacked", kind.__name__
+    if not isinstance(pair, kind):
+        raise TypeError(f"{owner}: needs a pg.models.{name}, got {type(pair).__name__}.")
+    found = {f"{p}_{n}": factor for p in "pq" for n, factor in pair.factors(p).items()}
+    structure = {part: tuple(factor.parents) for part, factor in found.items()}
+    if structure != parents:
+        raise TypeError(
+            f"{owner}: needs {name}'s factors, but {pair.name} has {pair.factorization('p')}, "
+            f"{pair.factorization('q')}. Write the stack of it as a pair of its own."
+        )
+    inner = [part for part in parents if part != "p_y" and type(found[part]) is not Conditional]
+    own = [way for way in ("model", "guide") if getattr(type(pair), way) is not getattr(kind, way)]
+    if own or inner:
+        raise TypeError(
+            f"{owner}: {pair.name} has {', '.join(own + inner)} of its own, which the stack would leave "
+            "out. Write the stack of it as a pair of its own."
+        )

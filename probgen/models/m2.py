@@ -8,15 +8,16 @@ import pyro
 from torch import Tensor, nn
 
 from probgen.conditionals import Conditional
+from probgen.models.class_prior import ClassPrior, prior_of_classes
 from probgen.networks import NetworkFactory, as_widths
 from probgen.pair import LatentVariableModel
-from probgen.variables import Variable, as_class
+from probgen.variables import Variable
 
 
 class M2(LatentVariableModel):
     """Data from a class and a style: p(y) p(z) p(x | y, z), inferred by q(y | x) q(z | x, y).
 
-    Where y is not given it is summed out; p(y) is uniform.
+    Where y is not given it is summed out.
 
     Args:
         x: the data; any family and event shape.
@@ -25,6 +26,12 @@ class M2(LatentVariableModel):
         hidden: widths of the hidden layers of the classifier, the encoder and, reversed, the decoder.
         activation: class of the networks' nonlinearity.
         classifier: a network or network factory in place of the classifier's MLP.
+        class_prior: p(y): `"uniform"`; `"learned"` with all other parameters; or the probability of each
+            class.
+
+    Raises:
+        TypeError: y is no scalar `pg.Categorical`.
+        ValueError: a class prior of another kind.
 
     References:
         Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
@@ -47,11 +54,12 @@ class M2(LatentVariableModel):
         hidden: Sequence[int] = (500,),
         activation: Callable[[], nn.Module] = nn.Softplus,
         classifier: nn.Module | NetworkFactory | None = None,
+        class_prior: ClassPrior = "uniform",
     ) -> None:
         super().__init__()
         hidden = as_widths(hidden)
         back = hidden[::-1]
-        self.p_y = Conditional(as_class(y, "M2"))
+        self.p_y = prior_of_classes(y, class_prior, "M2")
         self.p_z = Conditional(z)
         self.p_x = Conditional(x, {"y": y, "z": z}, hidden=back, activation=activation)
         self.q_y = Conditional(y, {"x": x}, classifier, hidden=hidden, activation=activation)

@@ -1,0 +1,92 @@
+"""What a model with classes says of them before it sees a row: p(y)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from probgen.conditionals import Conditional
+from probgen.variables import Categorical, Variable, as_class
+
+ClassPrior = Literal["uniform", "learned"] | Sequence[float]
+
+GAIN = 10.0
+"""Logits per unit of a learned p(y)'s parameters. An optimizer of the Adam family moves a parameter by about
+its learning rate a step, at which logits a few nats apart would take thousands of steps."""
+
+
+class LearnedClasses(Conditional):
+    """p(y) with learned logits, which begins uniform and moves `GAIN` times as fast as weights do."""
+
+    def __init__(self, variable: Variable) -> None:
+        super().__init__(variable, learned=True)
+
+    def _outputs(self, parents: Mapping[str, Tensor | None]) -> Tensor:
+        return GAIN * super()._outputs(parents)
+
+
+def prior_of_classes(y: Variable, prior: Any, owner: str) -> Conditional:
+    """p(y) as a model is asked for it.
+
+    Args:
+        y: the class, a scalar `pg.Categorical`.
+        prior: `"uniform"`, `"learned"`, or the probability of each class.
+        owner: the model, for messages.
+
+    Raises:
+        TypeError: y is no scalar `pg.Categorical`.
+        ValueError: another word, or probabilities that are none.
+    """
+    as_class(y, owner)
+    prior = as_class_prior(prior, owner, cast(Categorical, y).num_classes)
+    if prior == "learned":
+        return LearnedClasses(y)
+    made = Conditional(y)
+    if prior != "uniform":
+        made.outputs = torch.tensor(prior, dtype=torch.float64).log().to(made.outputs)
+    return made
+
+
+def as_class_prior(
+    prior: Any, owner: str, num_classes: int | None = None
+) -> str | tuple[float, ...]:
+    """A word, or probabilities that sum to one.
+
+    Args:
+        prior: what a user gave.
+        owner: for messages.
+        num_classes: how many classes there are, where that is known.
+
+    Raises:
+        ValueError: neither `"learned"`, `"uniform"` nor a probability above 0 of each class.
+    """
+    ways = '"learned", "uniform", or the probability of each class, such as (0.9, 0.1)'
+    if isinstance(prior, str):
+        if prior not in ("learned", "uniform"):
+            raise ValueError(f"{owner}: class_prior must be {ways}; got {prior!r}.")
+        return prior
+    try:
+        given: list[Any] = list(prior.tolist() if hasattr(prior, "tolist") else prior)
+    except TypeError:
+        given = []
+    real = [isinstance(p, Real) and not isinstance(p, bool) for p in given]
+    if len(given) < 2 or not all(real):
+        raise ValueError(f"{owner}: class_prior must be {ways}; got {prior!r}.")
+    shares = [float(p) for p in given]
+    if num_classes is not None and len(shares) != num_classes:
+        raise ValueError(
+            f"{owner}: class_prior has {len(shares)} probabilities, but there are {num_classes} classes. "
+            "Give one for each, in the order of the classes."
+        )
+    total = sum(shares)
+    if not all(0 < p < math.inf for p in shares) or abs(total - 1) > 1e-4:
+        raise ValueError(
+            f"{owner}: class_prior must be probabilities above 0 that sum to one, got {shares!r} (sum "
+            f"{total:g}). A class that never occurs is left out of the classes."
+        )
+    return tuple(p / total for p in shares)
