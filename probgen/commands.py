@@ -21,8 +21,9 @@ from probgen.contexts import enough_memory, fixed_seed
 from probgen.files import make_folder, write_atomically
 from probgen.inference.inputs import known_part
 from probgen.inference.scores import Score
+from probgen.run_list import runs_below
 from probgen.run_pairs import UntrustedCodeError
-from probgen.runs import code_of_run, look_at_run, overview
+from probgen.runs import code_of_run, look_at_run
 from probgen.text import aligned, printable
 
 Answer = tuple[str, dict[str, Any]]
@@ -293,7 +294,10 @@ def show(run: Path, source: bool, pair: str | None, trust_code: bool) -> Answer:
     record = {
         **found.config,
         "curves": {k: v for k, v in vars(found.result).items() if k != "pair"},
-        "scores": {name: score_record(score) for name, score in found.scores.items()},
+        "scores": {
+            name: {"error": str(score)} if isinstance(score, pg.RunError) else score_record(score)
+            for name, score in found.read_scores().items()
+        },
         "source": code,
     }
     return (code or "" if source else repr(found)), record
@@ -305,26 +309,25 @@ def list_runs(folder: Path) -> Answer:
         raise FileNotFoundError(
             f"There is no folder {folder}; name one that has runs in it: probgen list FOLDER."
         )
-    runs: list[dict[str, Any]] = []
-    for config in sorted(folder.rglob("config.json")):
-        beside = {path.suffix for path in config.parent.iterdir()}
-        if ".safetensors" not in beside and b'"run"' not in config.read_bytes():
-            continue  # some other program's
-        try:
-            runs.append(overview(config.parent))
-        except (pg.RunError, KeyError, TypeError) as error:
-            runs.append({"run": str(config.parent), "status": f"damaged: {error}"})
+    runs = runs_below(folder)
     if not runs:
         return f"No runs below {folder}.", {"runs": []}
-    rows = [("run", "model", "data", "epochs", "ELBO", "validation", "status")]
+    rows: list[Sequence[str]] = [("run", "model", "data", "epochs", "ELBO", "validation", "status")]
     for found in runs:
         numbers = [found.get(key) for key in ("elbo", "validation_elbo")]
         shown = ["-" if number is None else f"{number:.2f}" for number in numbers]
-        rows.append((
+        cells = (
             found["run"], found.get("model", "-"), found.get("data", "-"),
             str(found.get("epochs", "-")), *shown, found["status"],
-        ))  # fmt: skip
+        )  # fmt: skip
+        rows.append([_cell(cell) for cell in cells])
     return "\n".join(aligned(rows, left={0, 1, 2, 6})[0]), {"runs": runs}
+
+
+def _cell(text: str) -> str:
+    """In one line, of bounded width, since it may come from anybody's file."""
+    shown = printable(text, lines=False)
+    return shown if len(shown) <= 500 else f"{shown[:497]}..."
 
 
 def _load(run: Path, pair: str | None, trust_code: bool) -> pg.Run:

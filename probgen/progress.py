@@ -5,7 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from probgen.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LINE_EVERY = 10.0
 """Seconds between lines where a bar cannot be drawn."""
@@ -18,10 +23,15 @@ class Progress:
         title: what is going on.
         total: how many steps there are.
         show: draw at all.
+        console: where, in place of stderr.
     """
 
-    def __init__(self, title: str, total: int, show: bool = True) -> None:
-        self.title, self.total, self.show = title, total, show
+    def __init__(
+        self, title: str, total: int, show: bool = True, console: Console | None = None
+    ) -> None:
+        # Names of models may come from anybody's files.
+        self.title, self.total, self.show = printable(title, lines=False), total, show
+        self._console = console
         self._bar: Any = None
         self._last = time.monotonic()
         self._shown, self._line = 0, (0, "")
@@ -32,13 +42,13 @@ class Progress:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
 
-            console = Console(stderr=True)
+            console = self._console or Console(stderr=True)
             if console.is_terminal or console.is_jupyter:
                 columns = (
-                    TextColumn("{task.description}"),
+                    TextColumn("{task.description}", markup=False),
                     BarColumn(bar_width=24),
                     MofNCompleteColumn(),
-                    TextColumn("{task.fields[text]}"),
+                    TextColumn("{task.fields[text]}", markup=False),
                     TimeRemainingColumn(),
                 )
                 self._bar = RichProgress(*columns, console=console)

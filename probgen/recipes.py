@@ -31,6 +31,11 @@ NETWORKS: dict[str, type[nn.Module]] = {c.__name__: c for c in (MLP, ConvEncoder
 ACTIVATIONS: tuple[str, ...] = tuple(torch.nn.modules.activation.__all__)
 
 
+MOST_ENTRIES, MOST_LETTERS, MOST_DEPTH = 100, 10_000, 10
+"""How large the lists and dicts of a recipe, its texts and its nesting may be: it may come from
+anybody, and what it describes is built."""
+
+
 class _NotPlainError(Exception):
     """Something that has no plain form: a network or a family of the user's own."""
 
@@ -186,9 +191,11 @@ def build(recipe: Mapping[str, Any]) -> LatentVariableModel:
     The global random state stays as it was.
 
     Raises:
-        ValueError: the recipe is of no known kind, or names something that does not exist.
+        ValueError: the recipe is of no known kind, too large, or names something that does not
+            exist.
     """
     try:
+        _check_size(recipe)
         with fixed_seed(0, torch.device("cpu")):
             if recipe["kind"] == "declared":
                 own = {name: _made(value) for name, value in recipe["own"].items()}
@@ -207,9 +214,23 @@ def build(recipe: Mapping[str, Any]) -> LatentVariableModel:
                 arguments = {name: _made(value) for name, value in recipe["arguments"].items()}
                 pair: LatentVariableModel = getattr(models, recipe["class"])(**arguments)
                 return pair
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"The recipe of the model cannot be followed: {error}") from error
     raise ValueError(f"The recipe of the model is of an unknown kind: {recipe.get('kind')!r}.")
+
+
+def _check_size(part: Any, depth: int = 0) -> None:
+    if isinstance(part, str):
+        if len(part) > MOST_LETTERS:
+            raise ValueError(f"a text of {len(part):,} letters; at most {MOST_LETTERS:,} are read")
+    elif isinstance(part, (list, tuple, Mapping)):
+        if len(part) > MOST_ENTRIES:
+            raise ValueError(f"{len(part):,} entries in one place; at most {MOST_ENTRIES} are read")
+        if depth >= MOST_DEPTH:
+            raise ValueError(f"more than {MOST_DEPTH} levels")
+        inner = [*part.keys(), *part.values()] if isinstance(part, Mapping) else part
+        for value in inner:
+            _check_size(value, depth + 1)
 
 
 def _made(value: Any) -> Any:

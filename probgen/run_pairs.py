@@ -13,16 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from probgen.files import RunError, read_file
-from probgen.inference.recording import CONFIG
+from probgen.inference.recording import CONFIG, check_shapes
 from probgen.pair import LatentVariableModel
 from probgen.pair_files import build_from_file
 from probgen.recipes import build, recipe_of
 
 LARGEST_CODE = 2**22
 """Bytes of a Python file that are read at most."""
+MOST_CONSTANTS = 10**7
+"""Numbers that a pair may hold beside its weights, such as the parameters of a fixed prior."""
 
 
 class UntrustedCodeError(RunError):
@@ -83,13 +86,20 @@ def code_of(folder: Path, recipe: Mapping[str, Any]) -> Code | None:
 
 
 def built_pair(
-    folder: Path, recipe: Mapping[str, Any], pair: LatentVariableModel | None, trust_code: bool
+    folder: Path,
+    recipe: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    file: Path,
+    pair: LatentVariableModel | None,
+    trust_code: bool,
 ) -> LatentVariableModel:
     """The pair that was trained, with random weights.
 
     Args:
         folder: the run directory.
         recipe: of the pair, out of the configuration.
+        weights: that it must have room for, and no more.
+        file: where they are from.
         pair: the pair in hand, to be compared.
         trust_code: run the Python file that the configuration names.
 
@@ -109,8 +119,11 @@ def built_pair(
     code = code_of(folder, recipe)
     if code is None:
         try:
+            _check_fits(recipe, weights, file)
             return build(recipe)
-        except ValueError as error:
+        except RunError:
+            raise
+        except (MemoryError, RuntimeError, ValueError) as error:
             raise RunError(f"{folder / CONFIG}: {error}") from error
     if not trust_code:
         raise UntrustedCodeError(
@@ -123,6 +136,20 @@ def built_pair(
     file, content = code.found()
     # What lies beside the copy came with the run directory: it takes no installed module's place.
     return build_from_file(file, code.builder, content, folder_first=file != code.copy)
+
+
+def _check_fits(recipe: Mapping[str, Any], weights: Mapping[str, Tensor], file: Path) -> None:
+    """Before memory is taken: the pair without storage has the shapes of the weights that are there."""
+    with torch.device("meta"):
+        shell = build(recipe)
+    check_shapes(shell, weights, file)
+    stored = sum(tensor.numel() for tensor in weights.values())
+    needed = sum(tensor.numel() for tensor in (*shell.parameters(), *shell.buffers()))
+    if needed > stored + MOST_CONSTANTS:
+        raise RunError(
+            f"{file} holds {stored:,} numbers, and the model beside it needs {needed:,} more than "
+            "weights do. They do not belong together."
+        )
 
 
 def _compare(folder: Path, recipe: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:

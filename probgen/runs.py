@@ -16,29 +16,30 @@ from probgen.data import Dataset, Splits, fingerprint
 from probgen.files import (
     RunError,
     make_folder,
+    read_file,
     read_tensors,
-    read_tensors_record,
     write_tensors,
 )
 from probgen.inference.devices import as_dtype
 from probgen.inference.inputs import known_part
 from probgen.inference.recording import (
     BESIDE,
-    CHECKPOINT,
     CONFIG,
     METRICS,
     WEIGHTS,
-    check_run,
     load_weights,
     metrics_text,
     read_config,
     split_weights,
 )
 from probgen.inference.results import FitResult, set_progress
+from probgen.inference.run_records import check_record, model_digest
 from probgen.inference.scores import Score
 from probgen.pair import LatentVariableModel
+from probgen.run_list import state_file
 from probgen.run_pairs import Code, built_pair, code_of, unbuilt_pair
 from probgen.sources import NAMES, load, load_whole
+from probgen.text import printable
 
 ARRAYS = ("log_prob", "standard_error", "bias", "ess", "khat", "replicates")
 
@@ -161,16 +162,24 @@ class Run:
         Raises:
             RunError: a file of a score is damaged.
         """
-        found = {}
+        found = self.read_scores()
+        for score in found.values():
+            if isinstance(score, RunError):
+                raise score
+        return {name: score for name, score in found.items() if isinstance(score, Score)}
+
+    def read_scores(self) -> dict[str, Score | RunError]:
+        """Likewise, with the reason in place of a score whose file is damaged."""
+        found: dict[str, Score | RunError] = {}
         now = self._weights_hash()
         for path in sorted((self.path / "scores").glob("*.safetensors")):
-            tensors, record = read_tensors(path)
-            check_run(record, self.config, path)
-            if record["weights"] == now:
-                arrays: dict[str, Any] = {name: tensors[name].numpy() for name in tensors}
-                chunk = record["score"].get("chunk")
-                plain = {**record["score"], "chunk": chunk and (chunk[0], chunk[1])}
-                found[path.stem] = Score(**arrays, **plain)
+            try:
+                tensors, record = read_tensors(path)
+                check_record(record, self.config, path, "score")
+                if record.get("weights") == now:
+                    found[path.stem] = score_from(tensors, record, path)
+            except RunError as error:
+                found[path.stem] = error
         return found
 
     def save_score(self, score: Score, name: str) -> Path:
@@ -182,11 +191,12 @@ class Run:
 
         Raises:
             ValueError: the name is no plain file name.
+            RunError: the folder `scores` is a link.
             OSError: it cannot be written.
         """
         if not name or Path(name).name != name:
             raise ValueError(f"Run.save_score: {name!r} is no plain file name.")
-        make_folder(self.path / "scores")
+        make_folder(self.path / "scores", within=self.path)
         path = self.path / "scores" / f"{name}.safetensors"
         arrays = {
             key: torch.from_numpy(np.array(value))
@@ -194,8 +204,14 @@ class Run:
             if (value := getattr(score, key)) is not None
         }
         plain = {f.name: getattr(score, f.name) for f in fields(score) if f.name not in ARRAYS}
-        record = {"run": self.config["run"], "weights": self._weights_hash(), "score": plain}
-        write_tensors(path, arrays, record)
+        record = {
+            "run": self.config["run"],
+            "model": model_digest(self.config["model"]),
+            "weights": self._weights_hash(),
+            "name": name,
+            "score": plain,
+        }
+        write_tensors(path, arrays, record, within=self.path)
         return path
 
     def _weights_hash(self) -> str:
@@ -204,21 +220,30 @@ class Run:
     def __repr__(self) -> str:
         config, train = self.config, self.data["train"]
         sizes = ", ".join(f"{about['size']} {part}" for part, about in self.data.items())
+        versions = ", ".join(f"{n} {config['versions'].get(n)}" for n in ("probgen", "torch"))
+        resumed = f", resumed {len(config['resumed'])} times" if config["resumed"] else ""
+        settings = ", ".join(f"{k} {v}" for k, v in config["settings"].items() if v is not None)
         lines = [
             f"Run {self.path}",
             f"  command   {config['command']}",
-            f"  begun     {config['started']}, probgen {config['versions']['probgen']}, torch "
-            f"{config['versions']['torch']}"
-            + (f", resumed {len(config['resumed'])} times" if config["resumed"] else ""),
+            f"  begun     {config.get('started')}, {versions}{resumed}",
             f"  data      {train['name']}: {sizes}, hash {train['hash']}",
+            *(f"            {words}" for words in train.get("transformations", {}).values()),
+            f"  settings  {settings}",
+            f"  result    {self.result!r}",
         ]
-        lines += [f"            {words}" for words in train.get("transformations", {}).values()]
-        settings = ", ".join(f"{k} {v}" for k, v in config["settings"].items() if v is not None)
-        lines += [f"  settings  {settings}", f"  result    {self.result!r}"]
-        for name, score in self.scores.items():
-            shown = repr(score).replace("\n", "\n            ")
-            lines.append(f"  score     {name}: {shown}")
-        return "\n".join([*lines, *(f"  {line}" for line in repr(self.pair).splitlines())])
+        # Each is one line, whatever the files say.
+        lines = [printable(line, lines=False) for line in lines]
+        for name, score in self.read_scores().items():
+            shown = f"cannot be read: {score}" if isinstance(score, RunError) else repr(score)
+            lines += (
+                printable(f"  score     {name}: {shown}")
+                .replace("\n", "\n            ")
+                .split("\n")
+            )
+        return "\n".join(
+            [*lines, *(f"  {printable(line)}" for line in repr(self.pair).splitlines())]
+        )
 
 
 def load_run(
@@ -311,17 +336,18 @@ def _read(
     folder: Path, pair: LatentVariableModel | None, trust_code: bool, unbuilt: str | None
 ) -> Run:
     config = read_config(_folder_of_run(folder))
-    file = _state_file(folder)
+    file = state_file(folder)
     if file is None:
         raise RunError(
             f"{folder} holds a configuration but no weights: it was stopped before it began, or "
             "they were deleted. Train it: the same command with --resume."
         )
     tensors, record = read_tensors(file)
-    check_run(record, config, file)
+    kind = "weights" if file.name == WEIGHTS else "checkpoint"
+    check_record(record, config, file, kind)
     latest, best = split_weights(tensors)
     if unbuilt is None:
-        pair = built_pair(folder, config["model"], pair, trust_code)
+        pair = built_pair(folder, config["model"], best or latest, file, pair, trust_code)
         pair.to(device="cpu", dtype=as_dtype(config["settings"]["precision"]))
         load_weights(pair, best or latest, file)
         pair.eval()
@@ -337,34 +363,6 @@ def _read(
     return Run(folder, config, pair, result)
 
 
-def overview(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `probgen list` shows of a run, without building its pair or loading PyTorch's tensors.
-
-    Raises:
-        RunError: the run is damaged.
-    """
-    folder = Path(path)
-    config = read_config(folder)
-    file = _state_file(folder)
-    progress: Mapping[str, Any] = {} if file is None else read_tensors_record(file)["progress"]
-    elbo, held = progress.get("elbo") or [None], progress.get("validation_elbo")
-    ended = file is not None and file.name == WEIGHTS
-    return {
-        "run": str(folder),
-        "model": config["name"],
-        "data": config["data"]["train"]["name"],
-        "epochs": len(progress.get("elbo", [])),
-        "elbo": elbo[-1],
-        "validation_elbo": held[progress["best_epoch"] - 1] if held else None,
-        "status": progress["stopped"] if ended else "unfinished",
-    }
-
-
-def _state_file(folder: Path) -> Path | None:
-    """The weights of a run that has ended, or else its last checkpoint."""
-    return next((folder / n for n in (WEIGHTS, CHECKPOINT) if (folder / n).is_file()), None)
-
-
 def _with(source: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     """The arguments of `load`, out of JSON, with some of them changed."""
     arguments = {**source, **changes}
@@ -373,12 +371,40 @@ def _with(source: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     return arguments
 
 
+def score_from(tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any], path: Path) -> Score:
+    """A score out of its file.
+
+    Raises:
+        RunError: the file was renamed, or does not hold what a score does.
+    """
+    if record.get("name", path.stem) != path.stem:
+        raise RunError(f"{path} is the score {record['name']!r} under another name. Put it back.")
+    plain = record["score"]
+    try:
+        arrays: dict[str, Any] = {name: tensors[name].numpy() for name in tensors}
+        kinds = {"int": (int,), "float": (int, float), "str": (str,)}
+        for part in fields(Score):
+            kind = kinds.get(str(part.type))
+            if kind is not None and part.name in plain and type(plain[part.name]) not in kind:
+                raise TypeError(f"{part.name} is {plain[part.name]!r}")
+        sizes = {array.shape[-1:] for array in arrays.values()}
+        if len(sizes) != 1 or any(array.dtype.kind != "f" for array in arrays.values()):
+            raise TypeError("its arrays are not one number a datum")
+        chunk = plain.get("chunk")
+        score = Score(**arrays, **{**plain, "chunk": chunk and (int(chunk[0]), int(chunk[1]))})
+        repr(score)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RunError(f"{path} does not hold what a score does ({error!r}).") from error
+    return score
+
+
 def _check_metrics(folder: Path, result: FitResult, ended: bool) -> None:
     """The table for readers says what the weights' own record says."""
     path = folder / METRICS
     if not path.is_file():
         return
-    found, expected = path.read_bytes(), metrics_text(result).encode()
+    expected = metrics_text(result).encode()
+    found = read_file(path, 2**26)
     # A run that is going on, or was killed, may be a row ahead or behind.
     if not (expected.startswith(found) or (not ended and found.startswith(expected))):
         raise RunError(

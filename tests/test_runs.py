@@ -91,7 +91,7 @@ def test_what_a_run_directory_holds(tmp_path: Path) -> None:
                     seed=5, **SETTINGS)  # fmt: skip
     names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert names == {
-        ".lock", "config.json", "checkpoint.safetensors", "weights.safetensors", "metrics.csv",
+        "config.json", "checkpoint.safetensors", "weights.safetensors", "metrics.csv",
         "figures/learning_curve.png",
     }  # fmt: skip
     config = json.loads((folder / "config.json").read_text())

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ast
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
+import stat
+import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +23,12 @@ import torch
 
 import probgen as pg
 from probgen import cli
-from probgen.files import read_record, write_record
+from probgen.files import read_record, read_tensors, write_record, write_tensors
+from probgen.inference.recording import Recorder
+from probgen.progress import Progress
 from probgen.recipes import build
 from tests.fitting import QUICK, structured, vae, weights
+from tests.forging import forged
 
 pytestmark = pytest.mark.filterwarnings("ignore::probgen.UnreliableEstimateWarning")
 
@@ -39,13 +48,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a library model, for every test to copy and to forge."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     pg.fit(vae(), structured(20), num_epochs=1, run_dir=folder, **QUICK)
-    return folder
-
-
-def forged(run: Path, folder: Path, **config: Any) -> Path:
-    """A copy whose configuration says something else, under a checksum that fits."""
-    shutil.copytree(run, folder)
-    write_record(folder / "config.json", {**read_record(folder / "config.json"), **config})
     return folder
 
 
@@ -245,3 +247,250 @@ def test_no_text_of_a_recipe_becomes_code(monkeypatch: pytest.MonkeyPatch) -> No
         allowed = {"super", "super().__init__", "pg.Normal", "pg.Bernoulli", "pg.Conditional", "pyro.sample",
                    "pyro.plate", "self.batch_size", "self.p_x", "self.p_z", "self.q_z", "z.inferred"}  # fmt: skip
         assert calls <= allowed
+
+
+# ---------------------------------------------------------------- links, pipes, sizes
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file below a folder and its content."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_text(errors="replace")
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_nothing_is_written_through_a_link(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files are replaced and folders refused; what a link led to is as it was."""
+    shutil.copytree(run, tmp_path / "run")
+    folder, victim = tmp_path / "run", tmp_path / "victim"
+    victim.mkdir()
+    for name in (".lock", "metrics.csv", "samples.npz", "weights.safetensors", "config.json"):
+        (victim / name).write_bytes(b"dear")
+        if (folder / name).exists() and name != "metrics.csv":
+            shutil.copy(folder / name, victim / name)
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(victim / name)
+    (folder / "metrics.csv").unlink()
+    for name in ("scores", "figures"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (victim / name).mkdir()
+        (folder / name).symlink_to(victim / name)
+    before = tree(victim)
+    read = pg.load_run(folder)  # reading follows links
+    score = pg.log_marginal_likelihood(read.pair, structured(9), num_samples=30)
+    with pytest.raises(pg.RunError, match="scores is a link"):
+        read.save_score(score, "few")
+    words = {"sample": 0, "plot": 2, "show": 0, "list": 0}
+    for word, expected in words.items():
+        status, _, err = command(monkeypatch, capsys, word, str(folder))
+        assert status == expected, err
+    with pytest.raises(pg.RunError, match="figures is a link"):
+        pg.fit(vae(), structured(20), num_epochs=2, run_dir=folder, resume=True, **QUICK)
+    assert tree(victim) == before
+    assert len(pg.load_run(folder).result.elbo) == 2  # the training itself was kept
+    assert not (folder / "config.json").is_symlink()
+
+
+def test_deleting_a_file_does_not_let_a_second_process_in(tmp_path: Path) -> None:
+    first = Recorder(tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(pg.RunError, match="another process trains in it"):
+        Recorder(tmp_path)
+    first.close()
+    Recorder(tmp_path).close()
+
+
+def test_a_file_system_that_cannot_lock_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS: the file in it is locked, not emptied, and not followed."""
+    fcntl = pytest.importorskip("fcntl")
+    real = fcntl.flock
+
+    def flock(handle: int, how: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / ".lock").write_text("kept")
+    first = Recorder(tmp_path)
+    with pytest.raises(pg.RunError, match="another process trains in it"):
+        Recorder(tmp_path)
+    first.close()
+    assert (tmp_path / ".lock").read_text() == "kept"
+    (tmp_path / ".lock").unlink()
+    (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
+    Recorder(tmp_path).close()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+@pytest.mark.parametrize(
+    "name", ["config.json", "weights.safetensors", "checkpoint.safetensors", "metrics.csv",
+             "scores/few.safetensors", "model.py"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "device", "huge", "folder"])
+def test_odd_files_neither_hang_nor_end_the_list(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    name: str, kind: str,
+) -> None:  # fmt: skip
+    shutil.copytree(run, tmp_path / "runs" / "a")
+    shutil.copytree(run, tmp_path / "runs" / "b")
+    path = tmp_path / "runs" / "a" / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link to a pipe":
+        os.mkfifo(tmp_path / "pipe")
+        path.symlink_to(tmp_path / "pipe")
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "huge":
+        path.touch()
+        os.truncate(path, 2**42)
+    else:
+        path.mkdir()
+    with alarm(20):
+        status, out, err = command(monkeypatch, capsys, "list", str(tmp_path / "runs"))
+        assert status == 0 and f"{tmp_path / 'runs' / 'b'} " in out, err
+        if name == "config.json":
+            assert "cannot be read" in out or "are read" in out
+        status, out, err = command(monkeypatch, capsys, "show", str(tmp_path / "runs" / "a"))
+        assert status in (0, 2) and "Traceback" not in err
+        if name == "scores/few.safetensors":
+            assert status == 0 and "score     few: cannot be read: " in out
+
+
+@contextmanager
+def alarm(seconds: int) -> Iterator[None]:
+    """A hang is an error."""
+
+    def stop(*_: Any) -> None:
+        raise AssertionError(f"it hangs for {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_list_goes_on_over_what_cannot_be_read(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong types, too many digits, too deep: each a line with its reason."""
+    whole = read_record(run / "config.json")
+    odd: dict[str, Any] = {
+        "digits": b'{"run": ' + b"9" * 5000 + b"}",
+        "deep": b'{"run":' + b"[" * 100_000,
+        "name": {**whole, "name": 3},
+        "data": {**whole, "data": {"train": [], "source": None}},
+        "versions": {**whole, "versions": {"probgen": {"a": []}}},
+        "settings": {**whole, "settings": []},
+        "resumed": {**whole, "resumed": True},
+        "size": {**whole, "data": {**whole["data"], "train": {"name": "x", "size": "1", "hash": "0"}}},
+    }  # fmt: skip
+    for name, content in odd.items():
+        shutil.copytree(run, tmp_path / name)
+        if isinstance(content, bytes):
+            (tmp_path / name / "config.json").write_bytes(content)
+        else:
+            write_record(tmp_path / name / "config.json", content)
+    for name, change in {"best": {"best_epoch": 7}, "curve": {"elbo": ["a"]}, "none": {"elbo": None},
+                         "stopped": {"stopped": "x"}, "device": {"device": 3}}.items():  # fmt: skip
+        odd[name] = change
+        shutil.copytree(run, tmp_path / name)
+        path = tmp_path / name / "weights.safetensors"
+        tensors, record = read_tensors(path)
+        write_tensors(path, tensors, {**record, "progress": {**record["progress"], **change}})
+    status, out, err = command(monkeypatch, capsys, "list", str(tmp_path))
+    assert status == 0 and out.count("  damaged: ") == len(odd), out + err
+    for name in odd:
+        status, _, err = command(monkeypatch, capsys, "show", str(tmp_path / name))
+        assert status == 2 and "Traceback" not in err and len(err) < 1000
+        with pytest.raises(pg.RunError):
+            pg.load_run(tmp_path / name)
+
+
+ESCAPE = "\x1b]0;title\x07\x1b[31m\x9b2J\u202e\r\nb  done"
+
+
+def test_names_are_printed_and_not_obeyed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = read_record(run / "config.json")
+    data = {**whole["data"], "train": {**whole["data"]["train"], "name": ESCAPE,
+                                       "transformations": {"x": ESCAPE}}}  # fmt: skip
+    folder = forged(run, tmp_path / "runs" / "a\x1b[31m", name=ESCAPE, command=ESCAPE, data=data,
+                    settings={**whole["settings"], ESCAPE: ESCAPE})  # fmt: skip
+    for words in (("list", str(tmp_path)), ("show", str(folder)), ("evaluate", str(folder)),
+                  ("show", str(tmp_path / ESCAPE)), ("sample", str(folder), "--out", f"{tmp_path}/{ESCAPE}.npz")):  # fmt: skip
+        _, out, err = command(monkeypatch, capsys, *words)
+        assert r"\x1b[31m" in out + err
+        assert not set("\x1b\x07\x9b\r\u202e") & set(out + err), words
+        if words in (("list", str(tmp_path)), ("show", str(folder))):
+            assert not any(line.startswith("b  done") for line in out.splitlines())
+    assert "\x1b" not in repr(pg.load_run(folder))
+
+
+def test_a_progress_bar_takes_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    import io
+
+    from rich.console import Console
+
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=120)
+    title = "fit [red]a[/red] [link=http://x]b[/link] [/nothing] \x1b]0;t\x07"
+    with Progress(title, 3, console=console) as bar:
+        bar.update(1, "[bold]c")
+    written = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    assert r"fit [red]a[/red] [link=http://x]b[/link] [/nothing] \x1b]0;t\x07" in written
+    assert "[bold]c" in written and "\x1b]8;" not in stream.getvalue()
+
+
+HUGE: dict[str, Any] = {
+    "widths": {"hidden": [30_000] * 20, "own": {}},
+    "one width": {"hidden": [10**30], "own": {}},
+    "depth": {"hidden": [1] * 1_000_000, "own": {}},
+    "shape": {"variables": {"z": "normal:999999999x999999999x99", "x": "bernoulli:6"}},
+    "prior": {"variables": {"z": "normal:2", "x": "bernoulli:6", "w": "normal:99999999"},
+              "p": "p(w) p(z) p(x | z)", "q": "q(z | x)"},
+    "dims": {"variables": {"z": "normal:" + "x".join(["1"] * 4000), "x": "bernoulli:6"}},
+    "variables": {"variables": {f"a{i}": "normal:1" for i in range(50_000)}},
+    "formula": {"p": "p(z) p(x | z) " * 10_000},
+    "nesting": {"own": {"p_x": [[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}},
+}  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space")
+def test_sizes_are_compared_before_memory_is_taken(run: Path, tmp_path: Path) -> None:
+    """Each refused with words, in a process that may take half a gigabyte more than it has."""
+    for name, changes in HUGE.items():
+        forged(run, tmp_path / name, model={**DECLARED, "hidden": [8], "own": {}, **changes})
+    code = """
+import pathlib, resource, sys
+import probgen as pg
+import probgen.runs, probgen.declare
+now = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + 2**29, now + 2**29))
+for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    try:
+        pg.load_run(path)
+    except pg.RunError as error:
+        print(path.name, len(str(error)))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+    assert found.keys() == HUGE.keys()
+    assert all(15 < int(length) < 3000 for length in found.values()), found

@@ -14,6 +14,7 @@ import probgen as pg
 from probgen.files import read_record, write_record, write_tensors
 from probgen.inference import recording
 from tests.fitting import QUICK, structured, vae, weights
+from tests.forging import forged
 from tests.pairs import CASES
 from tests.test_runs import SETTINGS, curves
 
@@ -118,11 +119,9 @@ def test_run_directories_that_cannot_be_read(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_recipes_name_nothing_but_models(recipe: Any, tmp_path: Path) -> None:
-    small_run(tmp_path)
-    config = read_record(tmp_path / "config.json")
-    write_record(tmp_path / "config.json", {**config, "model": recipe})
+    forged(small_run(tmp_path / "run"), tmp_path / "forged", model=recipe)
     with pytest.raises(pg.RunError, match="recipe of the model"):
-        pg.load_run(tmp_path)
+        pg.load_run(tmp_path / "forged")
 
 
 def test_data_that_changed_since(tmp_path: Path) -> None:

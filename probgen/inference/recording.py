@@ -23,6 +23,7 @@ import shlex
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from torch import Tensor
 from probgen.data import Dataset, Splits, fingerprint
 from probgen.files import (
     RunError,
+    absolute,
+    explained,
     make_folder,
     pack,
     read_record,
@@ -42,7 +45,9 @@ from probgen.files import (
     write_record,
     write_tensors,
 )
+from probgen.inference.folder_lock import FolderLock
 from probgen.inference.results import FitResult, go_on_from, progress_of
+from probgen.inference.run_records import check_config, check_record, model_digest
 from probgen.pair import LatentVariableModel
 from probgen.recipes import build, own_recipe, recipe_of
 
@@ -67,10 +72,9 @@ class Recorder:
     """The run directory of one call of fit; only one process at a time holds it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._lock: Any = None
-        make_folder(folder)
-        self._hold()
+        self.folder = absolute(folder)  # wherever the process goes
+        make_folder(self.folder)
+        self._lock = FolderLock(self.folder)
 
     @classmethod
     def open(
@@ -99,7 +103,11 @@ class Recorder:
         path = self.folder / CONFIG
         recipe = _checked_recipe(pair, probe)
         code = recipe.pop("code", None)
-        now = {"command": shlex.join(sys.orig_argv), "folder": os.getcwd(), **_circumstances()}
+        now = {
+            "command": shlex.join(sys.orig_argv),
+            "folder": _working_folder(),
+            **_circumstances(),
+        }
         if not path.exists():
             if (self.folder / CHECKPOINT).exists() or (self.folder / WEIGHTS).exists():
                 raise RunError(
@@ -125,14 +133,17 @@ class Recorder:
                 f"{self.folder} already holds a run. Go on with it (resume=True, or --resume), or "
                 "choose another folder."
             )
-        for part in self.folder.glob(".*.part"):  # of a write that was killed
-            part.unlink(missing_ok=True)
         self.config = read_config(self.folder)
         self._compare(recipe, settings, data)
         settings = {**settings, "captured": self.config["settings"].get("captured", False)}
-        self.config |= {"settings": settings, "model": recipe, "data": dict(data)}
+        # What the weights say of their model stays true: only its file may lie elsewhere.
+        model = self.config["model"] | {k: v for k, v in recipe.items() if k == "path"}
+        self.config |= {"settings": settings, "model": model, "data": dict(data)}
         self.config["resumed"].append(now)
         write_record(path, self.config)
+        for part in self.folder.glob(".*.part"):  # of a write that was killed
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
     def _compare(
         self, recipe: Mapping[str, Any], settings: Mapping[str, Any], data: Mapping[str, Any]
@@ -169,71 +180,74 @@ class Recorder:
                 )
             self.store(state)
             return
+        self._lock.check()
         tensors, record = read_tensors(path)
-        check_run(record, self.config, path)
+        check_record(record, self.config, path, "checkpoint")
         pair, best = split_weights(tensors)
         load_weights(state.pair, pair, path)
         state.best = best or None
-        state.optimizer.load_state_dict(unpack(record["optimizer"], tensors))
-        if state.scheduler is not None:
-            state.scheduler.load_state_dict(unpack(record["scheduler"], tensors))
-        go_on_from(state.result, record["progress"])
+        try:
+            state.optimizer.load_state_dict(unpack(record["optimizer"], tensors))
+            if state.scheduler is not None:
+                state.scheduler.load_state_dict(unpack(record["scheduler"], tensors))
+            go_on_from(state.result, record["progress"])
+        except _NOT_A_STATE as error:
+            raise RunError(
+                f"{path} does not hold the state of this training ({error!r}). Restore it, or begin "
+                "in another folder."
+            ) from error
         self._write_metrics(state.result)
-        (self.folder / WEIGHTS).unlink(missing_ok=True)  # they come anew when the run ends
+        try:
+            (self.folder / WEIGHTS).unlink(missing_ok=True)  # they come anew when the run ends
+        except OSError as error:
+            raise explained(error, self.folder / WEIGHTS) from error
 
     def store(self, state: Any) -> None:
         """Write the state after an epoch."""
         tensors = {f"pair/{n}": _tensor(n, t) for n, t in state.pair.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in (state.best or {}).items()}
-        record: dict[str, Any] = {"run": self.config["run"], "progress": progress_of(state.result)}
+        record = self._about(state.result)
         record["optimizer"] = pack(state.optimizer.state_dict(), tensors, "optimizer")
         if state.scheduler is not None:
             record["scheduler"] = pack(state.scheduler.state_dict(), tensors, "scheduler")
+        self._lock.check()
         write_tensors(self.folder / CHECKPOINT, tensors, record)
         self._write_metrics(state.result)
 
     def finish(self, result: FitResult) -> None:
         """Write the weights kept and the learning curve."""
         weights = {f"pair/{name}": tensor for name, tensor in result.pair.state_dict().items()}
-        record = {"run": self.config["run"], "progress": progress_of(result)}
-        write_tensors(self.folder / WEIGHTS, weights, record)
+        self._lock.check()
+        write_tensors(self.folder / WEIGHTS, weights, self._about(result))
         self._write_metrics(result)
         if result.elbo:
             from probgen.plots.curves import learning_curve
             from probgen.plots.style import save
 
-            make_folder(self.folder / "figures")
-            save(self.folder / "figures" / "learning_curve.png", learning_curve, result)
+            path = self.folder / "figures" / "learning_curve.png"
+            make_folder(path.parent, within=self.folder)
+            save(path, learning_curve, result, within=self.folder)
+
+    def _about(self, result: FitResult) -> dict[str, Any]:
+        return {
+            "run": self.config["run"],
+            "model": model_digest(self.config["model"]),
+            "progress": progress_of(result),
+        }
 
     def _write_metrics(self, result: FitResult) -> None:
         content = metrics_text(result).encode()
         write_atomically(self.folder / METRICS, content, outlast_power=False)
 
-    # ------------------------------------------------------------------ one process at a time
-
-    def _hold(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # not a POSIX system
-            return
-        # The lock goes with the process, however it ends.
-        self._lock = (self.folder / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise RunError(
-                f"{self.folder} is in use: another process trains in it. Wait for it, or choose "
-                "another folder."
-            ) from None
-        except OSError:  # a file system without locks
-            self.close()
-
     def close(self) -> None:
         """Let others use the folder."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.close()
+
+
+_NOT_A_STATE = (
+    ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError
+)  # fmt: skip
+"""What optimizers and schedulers raise for a state that is none of theirs."""
 
 
 def _checked_recipe(pair: LatentVariableModel, probe: Probe) -> dict[str, Any]:
@@ -262,23 +276,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     version = config.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise RunError(
-            f"{folder} was written by a newer probgen ({config.get('versions', {}).get('probgen')}, "
+            f"{folder} was written by a newer probgen ({config.get('versions')}, "
             f"format {version}; this one reads up to {FORMAT}). Update probgen."
         )
-    wanted = {"run", "name", "model", "settings", "data", "versions", "command", "resumed"}
-    if version != FORMAT or not wanted <= config.keys():
+    if version != FORMAT:
         raise RunError(f"{folder / CONFIG} is not the configuration of a run.")
+    check_config(config, folder / CONFIG)
     return config
-
-
-def check_run(record: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:
-    """A file belongs to the run whose configuration lies beside it.
-
-    Raises:
-        RunError: it belongs to another one.
-    """
-    if record.get("run") != config["run"]:
-        raise RunError(f"{path} belongs to another run than the {CONFIG} beside it. Put it back.")
 
 
 def split_weights(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -294,7 +298,23 @@ def load_weights(pair: LatentVariableModel, weights: Mapping[str, Tensor], path:
     """Weights into a pair.
 
     Raises:
-        RunError: names or shapes differ.
+        RunError: names, shapes or precision differ.
+    """
+    check_shapes(pair, weights, path)
+    for name, tensor in pair.state_dict().items():
+        if tensor.dtype != weights[name].dtype:
+            raise RunError(
+                f"{path} does not fit {pair.name}: {name} has {weights[name].dtype} in the run and "
+                f"{tensor.dtype} by the precision in its {CONFIG}. One of them was changed."
+            )
+    pair.load_state_dict(weights)
+
+
+def check_shapes(pair: LatentVariableModel, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Weights have the names and shapes of a pair's.
+
+    Raises:
+        RunError: they have not.
     """
     own = {name: tuple(tensor.shape) for name, tensor in pair.state_dict().items()}
     theirs = {name: tuple(tensor.shape) for name, tensor in weights.items()}
@@ -304,7 +324,6 @@ def load_weights(pair: LatentVariableModel, weights: Mapping[str, Tensor], path:
             f"{path} does not fit {pair.name}: {odd} has shape {theirs.get(odd)} in the run and "
             f"{own.get(odd)} in the pair. Give the pair that was trained."
         )
-    pair.load_state_dict(weights)
 
 
 # ---------------------------------------------------------------- what is written about a run
@@ -384,6 +403,13 @@ def described(value: Any) -> Any:
     held = {k: v for k, v in vars(value).items() if isinstance(v, (str, int, float))}
     parts = ", ".join(f"{key}={part}" for key, part in sorted(held.items()))
     return f"{type(value).__module__}.{type(value).__qualname__}({parts})"
+
+
+def _working_folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted
+        return None
 
 
 def _circumstances() -> dict[str, Any]:

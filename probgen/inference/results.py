@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from probgen.pair import LatentVariableModel
@@ -55,10 +55,48 @@ def progress_of(result: FitResult) -> dict[str, Any]:
 
 
 def set_progress(result: FitResult, progress: Mapping[str, Any]) -> None:
-    """Put what `progress_of` returned back."""
+    """Put what `progress_of` returned back.
+
+    Raises:
+        ValueError: curves that are no lists of numbers, one an epoch, or another odd value.
+    """
+    check_progress(progress)
+    known = {part.name for part in fields(FitResult)} - {"pair"}
     for name, value in progress.items():
-        setattr(result, name, tuple(value) if name == "observed" else value)
+        if name in known:
+            setattr(result, name, tuple(value) if name == "observed" else value)
     result.stopped = "completed"
+
+
+CURVES = ("elbo", "validation_elbo", "learning_rate", "seconds")
+
+
+def check_progress(progress: Mapping[str, Any]) -> None:
+    """What `progress_of` returned, read from a file, has the types of a result's attributes.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if not isinstance(progress, Mapping) or not isinstance(progress.get("elbo"), list):
+        raise ValueError("The learning curves are missing.")
+    epochs = len(progress["elbo"])
+    for name in CURVES:
+        curve = progress.get(name)
+        if name not in progress:
+            continue
+        if not isinstance(curve, list) or any(type(value) not in (int, float) for value in curve):
+            raise ValueError(f"The curve {name} is no list of numbers.")
+        if len(curve) != epochs and not (name == "validation_elbo" and not curve):
+            raise ValueError(f"The curve {name} has {len(curve)} values for {epochs} epochs.")
+    best, observed = progress.get("best_epoch", 0), progress.get("observed", ())
+    if type(best) is not int or not 0 <= best <= epochs:
+        raise ValueError(f"The best epoch is {best!r}, but there are {epochs}.")
+    if progress.get("stopped", "completed") not in ("completed", "early", "interrupted"):
+        raise ValueError(f"The run stopped by {progress['stopped']!r}, which is no way to stop.")
+    if not isinstance(progress.get("device", ""), str) or not isinstance(observed, (list, tuple)):
+        raise ValueError("The device or the observed variables are no text.")
+    if any(not isinstance(name, str) for name in observed):
+        raise ValueError("The observed variables are no text.")
 
 
 def go_on_from(result: FitResult, progress: Mapping[str, Any]) -> None:

@@ -83,7 +83,8 @@ def report(
     if format not in FORMATS:
         raise ValueError(f"report: format must be {', '.join(FORMATS)}, got {format!r}.")
     target = run.path / "figures" if folder is None else Path(folder)
-    make_folder(target)
+    within = run.path if folder is None else None
+    make_folder(target, within)
     splits = run.load_data() if data is None else data
     held = next(reversed(splits.parts.values()))  # test data, or what comes nearest
     pictures, skipped = _choose(run, splits, held, progress)
@@ -92,9 +93,9 @@ def report(
         path = target / f"{name}.{format}"
         if page:
             with page_style():
-                save(path, draw)
+                save(path, draw, within=within)
         else:
-            save(path, draw)
+            save(path, draw, within=within)
         result.written[name] = path
     return result
 

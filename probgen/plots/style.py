@@ -73,13 +73,16 @@ def axes(ax: Axes | None) -> Axes:
     return plt.subplots(figsize=(6.4, 4.2) if default else size, layout="constrained")[1]
 
 
-def save(path: Path, draw: Callable[..., Axes], *args: Any, **named: Any) -> Path:
+def save(
+    path: Path, draw: Callable[..., Axes], *args: Any, within: Path | None = None, **named: Any
+) -> Path:
     """Draw a picture into a file, without a screen and without pyplot's global state.
 
     Args:
         path: ends in .png, .pdf or .svg.
         draw: a function of this package.
         *args: its arguments.
+        within: a run directory that the file must not leave by a link.
         **named: likewise.
 
     Raises:
@@ -95,5 +98,5 @@ def save(path: Path, draw: Callable[..., Axes], *args: Any, **named: Any) -> Pat
     draw(*args, ax=figure.subplots(), **named)
     stream = io.BytesIO()
     figure.savefig(stream, format=path.suffix[1:], dpi=150)
-    write_atomically(path, stream.getvalue(), outlast_power=False)
+    write_atomically(path, stream.getvalue(), outlast_power=False, within=within)
     return path
