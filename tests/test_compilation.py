@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,8 +17,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import probgen as pg
 from probgen.contexts import fixed_seed
 from probgen.inference import compilation
-from probgen.inference.capture import Captured
-from probgen.inference.compilation import WORTH, _dense, _tanh, has_compiler, has_onednn
+from probgen.inference.capture import Captured, trace
+from probgen.inference.compilation import (
+    WORTH,
+    _dense,
+    _tanh,
+    compiled,
+    has_compiler,
+    has_onednn,
+)
 
 CPU = torch.device("cpu")
 with_products = pytest.mark.skipif(
@@ -107,6 +118,106 @@ def test_a_compiled_step_takes_large_products_by_onednn() -> None:
     assert counted.others > 0
     for a, b in zip(exact, found, strict=True):
         assert (a - b).norm() < 1e-5 * (1 + a.norm())
+
+
+# ---------------------------------------------------------------- kept from call to call
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The graphs that machine code is made of; here they run as they are, from an empty store."""
+    made: list[Any] = []
+
+    def machine_code(graph: Any, inputs: Any) -> Any:
+        made.append(graph)
+        return graph
+
+    monkeypatch.setattr(compilation, "_machine_code", machine_code)
+    monkeypatch.setattr(compilation, "_kept", OrderedDict())
+    return made
+
+
+def traced(function: Any, *inputs: Tensor) -> Any:
+    return compiled(trace(inputs, function, CPU, gradients=False), inputs)
+
+
+@pytest.mark.skipif(not has_compiler(CPU), reason="no compiler")
+def test_equal_structures_share_their_machine_code() -> None:
+    """Pairs with weights of their own, scored and scored again: not one module more, the same numbers."""
+    x = torch.bernoulli(torch.full((3, 7), 0.4))
+    settings: Any = {"num_samples": 20, "precision": "float64"}
+
+    def score(seed: int, compile: bool) -> Any:
+        torch.manual_seed(seed)
+        pair = pg.models.VAE(x=pg.Bernoulli(7), z=pg.Normal(2), hidden=(3,))
+        return pg.log_marginal_likelihood(pair, x, compile=compile, **settings).log_prob
+
+    score(0, True)
+    before = set(sys.modules)
+    for seed in (0, 1):
+        assert np.allclose(score(seed, True), score(seed, False), rtol=1e-10)
+    assert set(sys.modules) == before
+
+
+def test_what_a_graph_depends_on_tells_it_from_others(made: list[Any]) -> None:
+    """Each of these differs from the first in one thing, and each gives its own number."""
+    a, b = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
+    cases: list[tuple[Any, list[Tensor], list[float]]] = [
+        (lambda a, b: a * b + 2.0, [a, b], [5.0, 10.0]),
+        (lambda a, b: a * b + 2.0000001, [a, b], [5.0000001, 10.0000001]),
+        (lambda a, b: a + b + 2.0, [a, b], [6.0, 8.0]),
+        (lambda a, b: a * b + 2.0, [a.double(), b.double()], [5.0, 10.0]),
+        (lambda a, b: a * b + 2.0, [a.repeat(2), b.repeat(2)], [5.0, 10.0, 5.0, 10.0]),
+        (lambda a, b: a * b + 2.0, [a[:1].expand(2), b], [5.0, 6.0]),
+        (lambda a, b: a * b + 2.0, [a, a], [3.0, 6.0]),  # one memory
+        (lambda a, b: a * b + torch.tensor([2.0, 2.0]), [a, b], [5.0, 10.0]),
+        (lambda a, b: a * b + torch.tensor([2.0, 3.0]), [a, b], [5.0, 11.0]),
+        (lambda a, b: a * b + torch.tensor([2.0, 3.0]).double(), [a, b], [5.0, 11.0]),
+    ]
+    for _ in range(2):
+        for function, inputs, expected in cases:
+            assert traced(function, *inputs)(*inputs).tolist() == pytest.approx(expected, abs=1e-6)
+    assert len(made) == len(cases)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)  # their number is written into the code
+        traced(cases[0][0], a, b)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(made) == len(cases) + 1
+
+
+def test_tensors_held_elsewhere_are_shared_by_nobody(made: list[Any]) -> None:
+    """Equal today and changed tomorrow, in place: each step sees its own."""
+    x, first, second = torch.ones(2), torch.tensor([2.0, 3.0]), torch.tensor([2.0, 3.0])
+
+    def step_with(held: Tensor) -> Any:
+        return lambda x: x * held + held.sum()
+
+    runs = [traced(step_with(held), x) for held in (first, second)]
+    assert len(made) == 1
+    second.mul_(10)
+    assert [run(x).tolist() for run in runs] == [[7.0, 8.0], [70.0, 80.0]]
+
+
+def test_machine_code_is_kept_up_to_a_number(
+    made: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The least recently used goes first."""
+    monkeypatch.setattr(compilation, "MOST_KEPT", 2)
+    sizes = [1, 2, 1, 3, 1, 2, 3]  # 2 goes for 3, 3 for 2, 1 for 3
+    for size in sizes:
+        traced(lambda x: 2 * x, torch.ones(size))
+    assert [len(graph(torch.ones(size))) for graph, size in zip(made, [1, 2, 3, 2, 3], strict=True)]
+    assert len(compilation._kept) == 2
+
+
+def test_one_graph_from_several_threads(made: list[Any]) -> None:
+    x = torch.ones(5)
+    graphs = [trace([x], lambda x: x + 1, CPU, gradients=False) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda graph: compiled(graph, [x]), graphs))
+    assert len(made) == 1 and all(run(x).tolist() == [2.0] * 5 for run in runs)
 
 
 def test_the_module_can_be_reloaded() -> None:

@@ -1,11 +1,18 @@
-"""Machine code of a captured graph: inductor, with ways of our own for what it leaves slow on a CPU."""
+"""Machine code of a captured graph: inductor, with ways of our own for what it leaves slow on a CPU.
+
+Weights go into a graph as inputs, so that one machine code serves every pair of the same structure and
+batches of the same shape. It is kept by all that it depends on, the least recently used left out.
+"""
 
 from __future__ import annotations
 
+import operator
 import platform
 import shutil
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, cast
 
 import torch
@@ -13,11 +20,106 @@ from torch import Tensor
 
 from probgen.contexts import quiet_pyro
 
+MOST_KEPT = 32
+"""Graphs whose machine code is kept in a process, for calls to come."""
+
 WORTH = 500_000
 """Multiplications from which on oneDNN is faster than the default library, whose calls cost less."""
 
 
+_kept: OrderedDict[Hashable, Callable[..., Any]] = OrderedDict()
+_lock = threading.RLock()
+
+
 def compiled(graph: Any, inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """The machine code of a graph, made or kept from an equal one.
+
+    Args:
+        graph: as `make_fx` traces it; it is changed.
+        inputs: what it will be called with, or tensors of the same shapes, strides and kinds.
+    """
+    with _lock:  # inductor is not made for several threads
+        held = _held_tensors_to_inputs(graph)
+        everything = [*inputs, *held]
+        key = _key(graph, everything)
+        run = None if key is None else _kept.get(key)
+        if run is None:
+            run = _machine_code(graph, everything)
+        if key is not None:
+            _kept[key] = run
+            _kept.move_to_end(key)
+            if len(_kept) > MOST_KEPT:
+                _kept.popitem(last=False)
+    if not held:
+        return run
+    return lambda *given: run(*given, *held)
+
+
+def _held_tensors_to_inputs(graph: Any) -> list[Tensor]:
+    """Tensors that a step holds from elsewhere become further inputs of its graph: they may change.
+
+    What was written as a number (`torch.tensor(0.5)`) is the graph's own and stays in it.
+    """
+    held: dict[str, Tensor] = {}
+    nodes = graph.graph
+    last = [node for node in nodes.nodes if node.op == "placeholder"][-1:]
+    for node in list(nodes.nodes):
+        if node.op != "get_attr" or _is_written(node):
+            continue
+        tensor = operator.attrgetter(node.target)(graph)
+        if isinstance(tensor, Tensor) and last:
+            with nodes.inserting_after(last[-1]):
+                last.append(nodes.placeholder(f"held_{len(held)}"))
+            last[-1].meta = node.meta
+            node.replace_all_uses_with(last[-1])
+            nodes.erase_node(node)
+            held[last[-1].name] = tensor
+    if held:
+        graph.recompile()
+    return list(held.values())
+
+
+def _is_written(node: Any) -> bool:
+    """Whether a constant is but the literal of a `torch.tensor(...)` within the step."""
+    return all(user.target is torch.ops.aten.lift_fresh_copy.default for user in node.users)
+
+
+def _key(graph: Any, inputs: Sequence[Tensor]) -> Hashable | None:
+    """All that machine code depends on, compared by value; none where that cannot be told."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own parts
+        from torch._inductor import config
+
+    targets: list[Any] = []
+    for node in graph.graph.nodes:
+        target = node.target
+        if node.op == "get_attr":
+            target = operator.attrgetter(node.target)(graph)
+            if not isinstance(target, Tensor) or target.layout != torch.strided:
+                return None
+            content = target.detach().cpu().contiguous().flatten().view(torch.uint8)
+            target = (_kind(target), bytes(content.tolist()))
+        targets.append(target)
+    storages = [tensor.untyped_storage().data_ptr() for tensor in inputs]
+    return (
+        graph.code,  # operations, their order, and every number
+        tuple(targets),  # the operations themselves: two may have one name
+        tuple(_kind(tensor) for tensor in inputs),
+        tuple(storages.index(place) for place in storages),  # which ones share memory
+        torch.get_num_threads(),  # written into the code
+        torch.get_default_dtype(),
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+        has_onednn(),
+        config.get_hash(),
+    )
+
+
+def _kind(tensor: Tensor) -> Hashable:
+    return (type(tensor), tensor.dtype, tensor.device, tuple(tensor.shape), tensor.stride())
+
+
+def _machine_code(graph: Any, inputs: Sequence[Tensor]) -> Callable[..., Any]:
     """A graph through inductor; draws come from PyTorch's own generators, as without it."""
     with warnings.catch_warnings(), quiet_pyro(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch's own parts
