@@ -12,6 +12,7 @@ import json
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKSUM = "sha256"
+_ASKING = threading.Lock()
+"""The system tells its umask only to those that set it: two threads at once would leave the wrong one."""
 _STAMP = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
 
@@ -84,8 +87,9 @@ def explained(error: OSError, path: Path) -> OSError:
 
 
 def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
+    with _ASKING:
+        current = os.umask(0o022)
+        os.umask(current)
     return current
 
 

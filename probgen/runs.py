@@ -34,6 +34,7 @@ from probgen.inference.recording import (
 )
 from probgen.inference.results import FitResult, set_progress
 from probgen.inference.scores import Score
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.pair_files import build_from_file
 from probgen.recipes import build, recipe_of
@@ -189,6 +190,7 @@ class Run:
         return "\n".join([*lines, *(f"  {line}" for line in repr(self.pair).splitlines())])
 
 
+@one_at_a_time
 def load_run(
     path: str | os.PathLike[str],
     *,

@@ -17,12 +17,14 @@ from probgen.inference.inputs import prepare
 from probgen.inference.quasi import GivenNoise, gaussian_noise, rounded
 from probgen.inference.semisupervised import average_before
 from probgen.inference.traces import trace_guide
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 
 ROWS = 10_000
 """Data times draws in a pass of the classifier."""
 
 
+@one_at_a_time
 def class_probabilities(
     pair: LatentVariableModel,
     data: Any,

@@ -20,12 +20,14 @@ from probgen.inference.parallel import launch
 from probgen.inference.scores import Score, UnreliableEstimateWarning, provenance
 from probgen.inference.traces import PairTrace
 from probgen.inference.weights import estimate, estimate_share, first_trace
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 
 MOST_SAMPLES = 10**8
 """All weights of a datum are kept until its diagnostics are made."""
 
 
+@one_at_a_time
 def log_marginal_likelihood(
     pair: LatentVariableModel,
     data: Any,
@@ -157,7 +159,7 @@ def log_marginal_likelihood(
     )
     message = score.warning()
     if message:
-        warnings.warn(message, UnreliableEstimateWarning, stacklevel=2)
+        warnings.warn(message, UnreliableEstimateWarning, stacklevel=3)
     return score
 
 

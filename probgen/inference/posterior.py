@@ -16,12 +16,14 @@ from probgen.inference.devices import as_device, placed
 from probgen.inference.inputs import prepare
 from probgen.inference.objectives import class_weights
 from probgen.inference.traces import innermost, trace_guide, trace_pair
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel, sample_sites
 
 BLOCK = 1000
 """Data in a pass."""
 
 
+@one_at_a_time
 def encode(
     pair: LatentVariableModel,
     data: Any,
@@ -50,6 +52,7 @@ def encode(
     return _encode(*_ready(pair, data, "encode", device), seed)
 
 
+@one_at_a_time
 def reconstruct(
     pair: LatentVariableModel,
     data: Any,
@@ -103,6 +106,7 @@ def reconstruct(
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
 
 
+@one_at_a_time
 def features(
     pair: LatentVariableModel,
     data: Dataset,
@@ -175,6 +179,7 @@ def features(
     )
 
 
+@one_at_a_time
 def active_units(
     pair: LatentVariableModel,
     data: Dataset,

@@ -33,12 +33,14 @@ from probgen.inference.parallel import Group, Outcome, current_group, launch
 from probgen.inference.recording import Recorder, describe_data, described
 from probgen.inference.results import FitResult, progress_of, set_progress
 from probgen.inference.semisupervised import SemiSupervised
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 
 SECONDS_WORTH = 30.0
 """Seconds that compiling must save to be worth it, which itself takes up to twenty."""
 
 
+@one_at_a_time
 def fit(
     pair: LatentVariableModel,
     data: Any,

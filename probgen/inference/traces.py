@@ -20,6 +20,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel, sample_sites
 
 Site = dict[str, Any]
@@ -75,6 +76,7 @@ class PairTrace:
         return [name for name in self.guide if name not in self.guide_sums]
 
 
+@one_at_a_time
 def trace_pair(
     pair: LatentVariableModel,
     data: Mapping[str, Tensor],
@@ -142,6 +144,7 @@ def trace_pair(
     )
 
 
+@one_at_a_time
 def trace_guide(
     pair: LatentVariableModel,
     data: Mapping[str, Tensor],
