@@ -10,6 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from probgen.contexts import enough_memory
+from probgen.locking import one_at_a_time
 from probgen.networks import MLP, NetworkFactory, as_rows
 from probgen.variables import Normal, Variable
 
@@ -48,6 +49,7 @@ class Conditional(nn.Module):
         torch.Size([5, 2])
     """
 
+    @one_at_a_time
     def __init__(
         self,
         variable: Variable,

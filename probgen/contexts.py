@@ -1,4 +1,7 @@
-"""Contexts that leave nothing behind: validation, random states, train and eval modes."""
+"""Contexts that leave nothing behind: validation, random states, train and eval modes.
+
+What they switch is the process's, so each holds its lock (`probgen.locking`) while it is open.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,43 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
+from pyro.poutine import runtime
 from torch import Tensor, nn
+
+from probgen.locking import LOCK
+
+_QUIET = {
+    "validate_distributions_pyro": False,
+    "validate_distributions_torch": False,
+    "validate_infer": False,
+    "validate_poutine": False,
+}
+_BEFORE: list[dict[str, Any]] = []
+"""The settings outside each `quiet_pyro` that is open."""
 
 
 @contextmanager
 def quiet_pyro() -> Iterator[None]:
     """Switch Pyro's and torch's validation off, and back to what it was, also after an exception."""
-    with pyro.settings.context(
-        validate_distributions_pyro=False,
-        validate_distributions_torch=False,
-        validate_infer=False,
-        validate_poutine=False,
-    ):
-        yield
+    with LOCK:
+        _BEFORE.append({name: pyro.settings.get(name) for name in _QUIET})
+        try:
+            with pyro.settings.context(**_QUIET):
+                yield
+        finally:
+            _BEFORE.pop()
+
+
+def _as_outside() -> None:
+    """In a forked process: Pyro as it was before the call that another thread was in."""
+    if _BEFORE:
+        pyro.settings.set(**_BEFORE[0])
+    _BEFORE.clear()
+    runtime._PYRO_STACK.clear()
+    runtime._DIM_ALLOCATOR._stack.clear()
+
+
+LOCK.in_child(_as_outside)
 
 
 _CAPTURING = ContextVar("capturing", default=False)
@@ -53,7 +80,7 @@ def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
     every GPU, also those whose state nobody puts back.
     """
     on_gpu = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+    with LOCK, torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.default_generator.manual_seed(seed)
         if on_gpu:
             with torch.cuda.device(device):
@@ -74,14 +101,15 @@ def shift_seed(by: int, device: torch.device) -> None:
 @contextmanager
 def fixed_seeds_of_python(seed: int) -> Iterator[None]:
     """Likewise for the generators of `random` and of NumPy, which a user's loader may draw from."""
-    before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(before)
-        np.random.set_state(numpy_before)  # noqa: NPY002
+    with LOCK:
+        before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(before)
+            np.random.set_state(numpy_before)  # noqa: NPY002
 
 
 def random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -100,18 +128,19 @@ def set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) 
 @contextmanager
 def kept_modes(module: nn.Module) -> Iterator[None]:
     """Put every submodule's train or eval mode back afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    with LOCK:
+        modes = [(part, part.training) for part in module.modules()]
+        try:
+            yield
+        finally:
+            for part, mode in modes:
+                part.training = mode
 
 
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[None]:
     """No gradients, no validation, modules in eval mode; everything as it was afterwards."""
-    with kept_modes(module), torch.no_grad(), quiet_pyro():
+    with LOCK, kept_modes(module), torch.no_grad(), quiet_pyro():
         module.eval()
         yield
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probgen.locking import one_at_a_time
 from probgen.tensors import as_tensor, plain_tensor
 
 HASHED_ROWS = 4096
@@ -129,6 +130,7 @@ class Dataset:
             spread={name: scale[indices] for name, scale in self.spread.items()},
         )
 
+    @one_at_a_time
     def batch(self, rows: Tensor | slice) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What a step sees of some rows: values, drawn anew where asked, and masks."""
         if isinstance(rows, Tensor):  # a third of the time of value[rows]

@@ -27,6 +27,7 @@ from probgen.feature_classifier import FeatureClassifier
 from probgen.inference.classification import calibration_error, class_probabilities
 from probgen.inference.posterior import encode, features
 from probgen.labels import Labels
+from probgen.locking import one_at_a_time
 from probgen.models.class_prior import ClassPrior, as_class_prior
 from probgen.models.vae import VAE
 from probgen.networks import as_widths
@@ -162,6 +163,7 @@ class SemiSupervisedClassifier(
         self.progress = progress
         self.random_state = random_state
 
+    @one_at_a_time
     def fit(
         self, X: ArrayLike, y: ArrayLike, *, validation: tuple[ArrayLike, ArrayLike] | None = None
     ) -> SemiSupervisedClassifier:
@@ -201,6 +203,7 @@ class SemiSupervisedClassifier(
                 self.validation_errors_ = [(len(next(iter(self.curves_.values()), [])), share)]
         return self
 
+    @one_at_a_time
     def train_encoder(self, X: ArrayLike) -> LatentVariableModel:
         """The VAE of M1, which no labels go into: for `encoder=` of several classifiers of the same rows.
 
@@ -214,11 +217,13 @@ class SemiSupervisedClassifier(
         made, _ = train_m1(self._scaling.variable, self._dataset(values), plan)
         return self._with_scaling(kept(made))
 
+    @one_at_a_time
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable class of each row, shape `(rows,)`."""
         chosen = self.predict_proba(X).argmax(1)
         return self.classes_[chosen]
 
+    @one_at_a_time
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probabilities of the classes, `(rows, classes)`, averaged over draws of latents.
 
@@ -227,6 +232,7 @@ class SemiSupervisedClassifier(
         check_is_fitted(self, "pair_")
         return self._probabilities(validate_data(self, X, reset=False, dtype=np.float64))
 
+    @one_at_a_time
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """The share of labelled rows whose class is right; rows without a label are left out.
 
@@ -240,6 +246,7 @@ class SemiSupervisedClassifier(
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
         return float(np.average(self.predict(rows) == truth, weights=weight))
 
+    @one_at_a_time
     def calibration_error(self, X: ArrayLike, y: ArrayLike, *, num_bins: int = 15) -> float:
         """The expected calibration error over the labelled rows, as `pg.calibration_error`.
 
@@ -252,12 +259,14 @@ class SemiSupervisedClassifier(
             self.predict_proba(rows), self._codes(truth, "calibration_error"), num_bins=num_bins
         )
 
+    @one_at_a_time
     def transform(self, X: ArrayLike) -> Array:
         """Latent features of rows, `(rows, elements)`: posterior means of M1's active latents, of M2's
         style, or of ADGM's auxiliary."""
         check_is_fitted(self, "pair_")
         return self._means(validate_data(self, X, reset=False, dtype=np.float64))
 
+    @one_at_a_time
     def sample(
         self, n: int = 1, *, y: Any = None, means: bool = False, random_state: Any = None
     ) -> Array:

@@ -58,7 +58,7 @@ class Labels:
                 f"{owner}: y holds -1 and 1 only, which is read as two classes, all known; classes=[-1, 1] "
                 "says so without this warning. If -1 means unlabelled, one class only is labelled: label "
                 "rows of a second one, and name both by classes=.",
-                stacklevel=5,
+                stacklevel=6,
             )
             marker = NO_MARKER
         known = ~_is_marker(labels, marker)
@@ -111,7 +111,7 @@ class Labels:
             warnings.warn(
                 f"{owner}: every row has a label, so this is supervised learning. Rows without one are "
                 f"marked by {self.marker!r}.",
-                stacklevel=4,
+                stacklevel=5,
             )
 
 

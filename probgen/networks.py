@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from probgen.locking import one_at_a_time
+
 Shape = Sequence[int]
 
 
@@ -96,6 +98,7 @@ class MLP(nn.Module):
 
     leading_dims = True
 
+    @one_at_a_time
     def __init__(
         self,
         input_shapes: Sequence[Shape],
@@ -151,6 +154,7 @@ class ConvEncoder(nn.Module):
 
     leading_dims = True
 
+    @one_at_a_time
     def __init__(
         self,
         input_shapes: Sequence[Shape],
@@ -214,6 +218,7 @@ class ConvDecoder(nn.Module):
 
     leading_dims = True
 
+    @one_at_a_time
     def __init__(
         self,
         input_shapes: Sequence[Shape],

@@ -22,6 +22,7 @@ from probgen.checks import check_shape, check_support, convert
 from probgen.conditionals import Conditional
 from probgen.contexts import as_count, as_seed, enough_memory, evaluation, fixed_seed
 from probgen.formula import product
+from probgen.locking import one_at_a_time
 from probgen.structure import Graph, ancestors, sample_sites, sites_of, uninformed
 from probgen.tensors import plain_tensor
 from probgen.text import aligned
@@ -210,6 +211,7 @@ class LatentVariableModel(nn.Module):
 
     # ------------------------------------------------------------------ sampling
 
+    @one_at_a_time
     def sample(
         self, n: int = 1, /, *, seed: int | None = None, **given: Tensor
     ) -> dict[str, Tensor]:

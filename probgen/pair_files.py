@@ -15,9 +15,11 @@ from types import ModuleType
 from typing import Any
 
 from probgen.disk import absolute
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 
 
+@one_at_a_time
 def load_pair(spec: str) -> LatentVariableModel:
     """Build a pair by a function of a Python file.
 

@@ -35,6 +35,7 @@ from probgen.inference.recording import (
 from probgen.inference.results import FitResult, set_progress
 from probgen.inference.run_records import check_record, model_digest
 from probgen.inference.scores import Score
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.run_list import state_file
 from probgen.run_pairs import Code, built_pair, code_of, unbuilt_pair
@@ -246,6 +247,7 @@ class Run:
         )
 
 
+@one_at_a_time
 def load_run(
     path: str | os.PathLike[str],
     *,

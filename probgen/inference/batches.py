@@ -12,6 +12,7 @@ from probgen.contexts import shift_seed
 from probgen.data import Dataset
 from probgen.inference.inputs import is_one_array, prepare
 from probgen.inference.parallel import Group
+from probgen.locking import LOCK
 from probgen.pair import LatentVariableModel
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -143,7 +144,9 @@ class Stream:
     """Batches from an iterable, each checked as it arrives."""
 
     def __init__(self, pair: LatentVariableModel, data: Iterable[Any], where: Any) -> None:
-        if iter(data) is data:
+        with LOCK.lent():
+            used_up = iter(data) is data
+        if used_up:
             raise TypeError(
                 "fit: data is an iterator, which is used up after one epoch; give an iterable that "
                 "can be started anew, such as a list of batches or a DataLoader."
@@ -160,7 +163,7 @@ class Stream:
     def pieces(self, shuffle: bool) -> Iterator[Any]:
         """The parts of an epoch as they arrive, each checked."""
         empty = True
-        for batch in self.data:
+        for batch in _lent(self.data):
             part = prepare(self.pair, batch, owner="fit", probe=empty, **self.where)
             empty = False
             yield part
@@ -170,6 +173,19 @@ class Stream:
 
 def _usable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.clone() if t.is_inference() else t for name, t in tensors.items()}
+
+
+def _lent(data: Iterable[Any]) -> Iterator[Any]:
+    """The parts of an iterable of the user's, which may wait for threads that call probgen."""
+    with LOCK.lent():
+        parts = iter(data)
+    while True:
+        with LOCK.lent():
+            try:
+                part = next(parts)
+            except StopIteration:
+                return
+        yield part
 
 
 def is_stream(data: Any) -> bool:

@@ -17,6 +17,7 @@ from probgen.inference.expectations import guide_average
 from probgen.inference.inputs import prepare
 from probgen.inference.quasi import GivenNoise, gaussian_noise, rounded
 from probgen.inference.traces import trace_guide
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.tensors import refuse_masked
 
@@ -24,6 +25,7 @@ ROWS = 10_000
 """Data times draws in a pass of the classifier."""
 
 
+@one_at_a_time
 def class_probabilities(
     pair: LatentVariableModel,
     data: Any,

@@ -21,6 +21,7 @@ from probgen.inference.parallel import Group
 from probgen.inference.recording import Recorder
 from probgen.inference.replay import DisagreementError, Replay, can_replay, without_replay
 from probgen.inference.results import FitResult, go_on_from, progress_of
+from probgen.locking import LOCK
 from probgen.pair import LatentVariableModel
 from probgen.progress import Progress
 
@@ -92,7 +93,8 @@ class Loop:
                         self.recorder.store(self)
                     bar.update(epoch + 1, self.describe(num_data))
                     if callback is not None:
-                        callback(result)
+                        with LOCK.lent():
+                            callback(result)
         except KeyboardInterrupt:
             result.stopped = "interrupted"
             if self.recorder is not None:  # the run goes on from its last whole epoch

@@ -20,6 +20,7 @@ from probgen.inference.parallel import launch
 from probgen.inference.scores import Score, UnreliableEstimateWarning, provenance
 from probgen.inference.traces import PairTrace
 from probgen.inference.weights import estimate, estimate_share, first_trace
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 
 MOST_SAMPLES = 10**8
@@ -29,6 +30,7 @@ CLOSED_FORM_ROWS = 10_000
 """Data whose closed form is taken at a time; what it needs beside them is a multiple of them."""
 
 
+@one_at_a_time
 def log_marginal_likelihood(
     pair: LatentVariableModel,
     data: Any,
@@ -163,7 +165,7 @@ def log_marginal_likelihood(
     )
     message = score.warning()
     if message:
-        warnings.warn(message, UnreliableEstimateWarning, stacklevel=2)
+        warnings.warn(message, UnreliableEstimateWarning, stacklevel=3)
     return score
 
 

@@ -7,14 +7,18 @@ each batch; gradients travel as one flat buffer, whether or not the step was cap
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import pickle
 import re
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +34,33 @@ Outcome = tuple[dict[str, Tensor], dict[str, Any]]
 
 Work = Callable[..., Outcome]
 _STATE = "state.safetensors"
+_BEGUN = "begun"
+"""A file that says that a process got as far as the work."""
+
+SECONDS_TO_END = 5.0
+"""How long a process that is told to end may take before it is killed."""
+
+GUARD = 'put the call under `if __name__ == "__main__":`.'
 
 
 def current_group() -> Group | None:
     """The processes that this one belongs to, if it is one of several."""
     return _GROUP.get()
+
+
+def check_alone(owner: str, way_on: str) -> None:
+    """Refuse to do the whole work in each of several processes that a launcher started.
+
+    Raises:
+        RuntimeError: this is one of several processes, and not one that `launch` started.
+    """
+    size = os.environ.get("WORLD_SIZE", "")
+    several = size.isdecimal() and int(size) > 1 and "RANK" in os.environ
+    if several and current_group() is None:
+        raise RuntimeError(
+            f"{owner}: a launcher such as torchrun started this process as one of {size} (WORLD_SIZE "
+            f"and RANK in the environment), and each of them would do all of the work. {way_on}"
+        )
 
 
 class Group:
@@ -103,8 +129,16 @@ def launch(
         ImportError: lightning-fabric is not installed.
         ValueError: fewer devices than asked for.
         TypeError: something that cannot be sent to another process.
-        RuntimeError: a process died. Errors that `work` raises come as they are.
+        RuntimeError: a process died, or this one is of a launcher such as torchrun, or is one that
+            runs its script from the top since the call has no guard. Errors that `work` raises come
+            as they are.
+        KeyboardInterrupt: Ctrl-C; the processes have ended then.
     """
+    check_alone(owner, f"Start one: devices={devices} starts the others.")
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            f"{owner}: devices={devices} starts processes, and each runs the script from its top: {GUARD}"
+        )
     if device.type == "cuda" and devices > torch.cuda.device_count():
         raise ValueError(
             f"{owner}: devices={devices}, but there are {torch.cuda.device_count()} GPUs here."
@@ -128,11 +162,21 @@ def launch(
             ) from None
         _quiet_fabric()
         fabric: Any = Fabric(accelerator=device.type, devices=devices, strategy="ddp_spawn")
+        job = _Job(work, dict(arguments), folder)
         try:
-            fabric.launch(_Job(work, dict(arguments), folder))
+            fabric.launch(job)
         except Exception as error:
-            _explain(error, owner, way_on)
+            begun = (Path(folder) / _BEGUN).exists()
+            _explain(error, owner, way_on if begun else f"{_NOT_BEGUN} {GUARD}")
+        finally:
+            job.end_processes()
         return read_tensors(Path(folder) / _STATE)
+
+
+_NOT_BEGUN = (
+    "None had begun: each imports what it is sent, and runs the script that calls from its top, so that "
+    "has to be a file:"
+)
 
 
 @contextmanager
@@ -153,8 +197,29 @@ class _Job:
     def __init__(self, work: Work, arguments: dict[str, Any], folder: str) -> None:
         self.work, self.arguments, self.folder = work, arguments, folder
         self.command = sys.orig_argv
+        self._processes: list[Any] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # It is sent to each process when that is started, which is how to know them.
+        if (process := get_spawning_popen()) is not None:
+            self._processes.append(process)
+        return {**vars(self), "_processes": []}
+
+    def end_processes(self) -> None:
+        """End those that still run, since the work was interrupted."""
+        started = [process for process in self._processes if hasattr(process, "pid")]
+        for process in started:
+            process.terminate()
+        for process in started:
+            if process.wait(SECONDS_TO_END) is None:
+                process.kill()
+                process.wait(SECONDS_TO_END)
 
     def __call__(self, fabric: Any) -> None:
+        # Ctrl-C reaches all processes of a terminal: the one that called ends the others.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_end_with_caller, daemon=True).start()
+        (Path(self.folder) / _BEGUN).touch()
         _quiet_fabric()
         sys.orig_argv = self.command  # what a run directory names as the command
         group = Group(fabric)
@@ -166,6 +231,14 @@ class _Job:
         # A process that ends with connections open can be aborted by its own network threads.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def _end_with_caller() -> None:
+    """End this process when the one that started it has, however that ended."""
+    caller = multiprocessing.parent_process()
+    if caller is not None:
+        caller.join()
+        os._exit(1)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from probgen.inference.expectations import class_weights
 from probgen.inference.inputs import prepare
 from probgen.inference.quasi import is_gaussian
 from probgen.inference.traces import innermost, trace_guide, trace_pair
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.structure import sample_sites
 
@@ -26,6 +27,7 @@ BLOCK = 1000
 """Data in a pass."""
 
 
+@one_at_a_time
 def encode(
     pair: LatentVariableModel,
     data: Any,
@@ -55,6 +57,7 @@ def encode(
     return _encode(*_ready(pair, data, "encode", device), seed)
 
 
+@one_at_a_time
 def reconstruct(
     pair: LatentVariableModel,
     data: Any,
@@ -110,6 +113,7 @@ def reconstruct(
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
 
 
+@one_at_a_time
 def features(
     pair: LatentVariableModel,
     data: Dataset,
@@ -184,6 +188,7 @@ def features(
     )
 
 
+@one_at_a_time
 def active_units(
     pair: LatentVariableModel,
     data: Dataset,

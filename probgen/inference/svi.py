@@ -29,16 +29,18 @@ from probgen.inference.inputs import check_other_parts, prepare
 from probgen.inference.loop import Loop
 from probgen.inference.objectives import ELBO, Objective, as_objective, values_of
 from probgen.inference.optimizers import check_learnable, make_optimizer, make_scheduler
-from probgen.inference.parallel import Group, Outcome, current_group, launch
+from probgen.inference.parallel import Group, Outcome, check_alone, current_group, launch
 from probgen.inference.recording import Recorder, describe_data, described
 from probgen.inference.results import FitResult, progress_of, set_progress
 from probgen.inference.semisupervised import SemiSupervised
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 
 SECONDS_WORTH = 30.0
 """Seconds that compiling must save to be worth it, which itself takes up to twenty."""
 
 
+@one_at_a_time
 def fit(
     pair: LatentVariableModel,
     data: Any,
@@ -114,7 +116,9 @@ def fit(
             along the way; what it draws at random changes nothing about the run.
 
     Returns:
-        The curves, why it ended, and the pair. Ctrl-C ends the loop and returns what was learned.
+        The curves, why it ended, and the pair. Ctrl-C ends the loop and returns what was learned;
+        with several devices it ends the processes and is raised, and the last whole epoch is in
+        `run_dir`.
 
     Raises:
         ValueError: data that do not fit the pair, a latent that no data inform though the pair does
@@ -126,7 +130,8 @@ def fit(
         RunError: (a `ValueError`) `run_dir` holds another run, or a damaged one.
         OSError: `run_dir` cannot be written, or the disk is full.
         ImportError: several devices without lightning-fabric.
-        RuntimeError: one of several processes died; the last whole epoch is in `run_dir`.
+        RuntimeError: one of several processes died; the last whole epoch is in `run_dir`. Or a
+            launcher such as torchrun started several, of which each would train the whole fit.
         MemoryError: the device has too little memory; says which setting lowers the need.
 
     References:
@@ -155,6 +160,7 @@ def fit(
     goal = as_objective(objective)
     check_learnable(pair)
     group = current_group()
+    check_alone("fit", "Start one process; devices=... shares the work among several.")
     if devices > 1:
         if callback is not None:
             raise ValueError("fit: callback= is for one device; several train in other processes.")

@@ -20,6 +20,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.structure import sample_sites
 
@@ -76,6 +77,7 @@ class PairTrace:
         return [name for name in self.guide if name not in self.guide_sums]
 
 
+@one_at_a_time
 def trace_pair(
     pair: LatentVariableModel,
     data: Mapping[str, Tensor],
@@ -143,6 +145,7 @@ def trace_pair(
     )
 
 
+@one_at_a_time
 def trace_guide(
     pair: LatentVariableModel,
     data: Mapping[str, Tensor],

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from probgen.conditionals import Conditional
+from probgen.locking import one_at_a_time
 from probgen.models.class_prior import ClassPrior, prior_of_classes
 from probgen.models.m2 import M2
 from probgen.models.vae import VAE
@@ -82,6 +83,7 @@ class M1M2(LatentVariableModel):
         )
 
     @classmethod
+    @one_at_a_time
     def stacked(
         cls, m1: VAE, m2: M2, *, columns: Tensor | None = None,
         mean: Tensor | None = None, scale: Tensor | None = None,

@@ -18,6 +18,7 @@ from probgen.inference.classification import (
     class_probabilities,
 )
 from probgen.inference.posterior import encode, reconstruct
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import as_images, by_name, images
 from probgen.plots.latents import means_given
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@one_at_a_time
 def analogies(
     pair: LatentVariableModel,
     x: Any,
@@ -102,6 +104,7 @@ def analogies(
     return ax
 
 
+@one_at_a_time
 def denoising(
     pairs: Mapping[str, LatentVariableModel],
     noisy: Dataset,
@@ -138,6 +141,7 @@ def denoising(
     return ax
 
 
+@one_at_a_time
 def confusion(
     counts: ArrayLike, names: Sequence[Any] | None = None, *, ax: Axes | None = None
 ) -> Axes:
@@ -171,6 +175,7 @@ def confusion(
     return ax
 
 
+@one_at_a_time
 def reliability(
     probabilities: ArrayLike, y: ArrayLike, *, num_bins: int = 15, ax: Axes | None = None
 ) -> Axes:
@@ -195,6 +200,7 @@ def reliability(
     return ax
 
 
+@one_at_a_time
 def errors(
     curves: Mapping[str, Sequence[tuple[float, float]]], *, xlabel: str = "epoch",
     chance: float | None = None, ax: Axes | None = None,

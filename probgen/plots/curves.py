@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from probgen.locking import one_at_a_time
 from probgen.plots.style import NATS, axes
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from probgen.inference.results import FitResult
 
 
+@one_at_a_time
 def learning_curve(result: FitResult, *, ax: Axes | None = None) -> Axes:
     """Training and validation ELBO against epochs, the epoch kept marked.
 

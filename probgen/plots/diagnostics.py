@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probgen.data import Dataset
+from probgen.locking import one_at_a_time
 from probgen.plots.images import as_images, images
 from probgen.plots.style import axes, palette
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from probgen.inference.scores import Score
 
 
+@one_at_a_time
 def importance_weights(
     score: Score,
     data: Dataset | None = None,

@@ -14,6 +14,7 @@ from probgen.estimators import SemiSupervisedClassifier
 from probgen.few_labels import FewLabels, known_rows
 from probgen.files import make_folder
 from probgen.inference.svi import fit
+from probgen.locking import one_at_a_time
 from probgen.models.cvae import CVAE
 from probgen.models.vae import VAE
 from probgen.pair import LatentVariableModel
@@ -30,6 +31,7 @@ ROWS, STEPS, SHOWN = 10_000, 3_000, 1_000
 """Rows and steps of the small models of two latents, and rows in a picture of latents."""
 
 
+@one_at_a_time
 def few_labels_report(
     found: FewLabels, data: Splits, folder: Path, *, seed: int = 0, progress: bool = True
 ) -> dict[str, Path]:

@@ -14,6 +14,7 @@ from probgen.checks import is_class
 from probgen.contexts import evaluation
 from probgen.data import Dataset
 from probgen.inference.posterior import reconstruct
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.plots.style import axes
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@one_at_a_time
 def images(
     x: Tensor | np.ndarray[Any, Any],
     *,
@@ -59,6 +61,7 @@ def images(
     return ax
 
 
+@one_at_a_time
 def reconstructions(
     pair: LatentVariableModel,
     x: Any,
@@ -92,6 +95,7 @@ def reconstructions(
     return images(np.concatenate(blocks), columns=columns, title=title, limits=limits, ax=ax)
 
 
+@one_at_a_time
 def samples(
     pair: LatentVariableModel,
     *,

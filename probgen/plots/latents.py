@@ -16,6 +16,7 @@ from torch import Tensor
 from probgen.contexts import evaluation, fixed_seed
 from probgen.data import Dataset
 from probgen.inference.posterior import encode
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import as_images, by_name, images
 from probgen.plots.style import axes, palette
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@one_at_a_time
 def latent_scatter(
     pair: LatentVariableModel,
     x: Any,
@@ -85,6 +87,7 @@ def latent_scatter(
     return ax
 
 
+@one_at_a_time
 def manifold(
     pair: LatentVariableModel,
     *,
@@ -142,6 +145,7 @@ def manifold(
     return ax
 
 
+@one_at_a_time
 def traversals(
     pair: LatentVariableModel,
     x: Any,
@@ -230,6 +234,7 @@ class _AtMeans(Messenger):
             msg["value"], msg["done"] = msg["fn"].mean, True
 
 
+@one_at_a_time
 def means_given(
     pair: LatentVariableModel, name: str, given: dict[str, Tensor], seed: int = 0, *,
     at_means: bool = False,

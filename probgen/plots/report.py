@@ -18,6 +18,7 @@ from probgen.files import make_folder
 from probgen.inference.inputs import known_part
 from probgen.inference.marginal_likelihood import log_marginal_likelihood
 from probgen.inference.scores import provenance
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.plots.curves import learning_curve
 from probgen.plots.diagnostics import importance_weights
@@ -54,6 +55,7 @@ class Report:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
+@one_at_a_time
 def report(
     run: Run,
     *,

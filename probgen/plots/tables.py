@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from probgen.inference.posterior import reconstruct
+from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import by_name
 from probgen.plots.latents import element_label, principal_plane
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@one_at_a_time
 def elements(
     pair: LatentVariableModel,
     x: Any,
@@ -71,6 +73,7 @@ def elements(
     return ax
 
 
+@one_at_a_time
 def draws(
     pair: LatentVariableModel,
     x: Any,

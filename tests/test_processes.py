@@ -1,0 +1,161 @@
+"""The processes of a fit: they end with the one that called, and never train the same fit several times."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import probgen as pg
+from tests.fitting import structured, vae, weights
+
+PATIENCE = 300.0
+"""Seconds after which a process is taken to wait for ever."""
+
+SETTINGS: Any = {"batch_size": 8, "learning_rate": 1e-2, "progress": False, "device": "cpu"}
+
+SCRIPT = """
+import sys, torch, probgen as pg
+
+def train():
+    torch.manual_seed(0)
+    vae = pg.models.VAE(x=pg.Normal(4), z=pg.Normal(2), hidden=(4,))
+    pg.fit(vae, torch.ones(16, 4), num_epochs=int(sys.argv[2]), devices=2, device="cpu",
+           batch_size=8, progress=False, run_dir=sys.argv[1])
+"""
+GUARDED = SCRIPT + 'if __name__ == "__main__":\n    train()\n'
+UNGUARDED = SCRIPT + "train()\n"
+
+
+def begin(folder: Path, text: str, epochs: int) -> subprocess.Popen[str]:
+    """Run a script in a process group of its own."""
+    folder.mkdir()
+    script = folder / "script.py"
+    script.write_text(text)
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder / "run"), str(epochs)], text=True,
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def workers(caller: int) -> list[int]:
+    """The processes of a caller's group beside itself that are there for its fit."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            group = int((path / "stat").read_text().rpartition(")")[2].split()[2])
+            command = (path / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if group == caller and b"spawn_main" in command:
+            found.append(int(path.name))
+    return found
+
+
+def until(condition: Any, seconds: float = PATIENCE) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+def test_the_processes_end_with_the_one_that_called(tmp_path: Path) -> None:
+    """By Ctrl-C and by a kill, and the run can be gone on with at once."""
+    signals = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM, "kill": signal.SIGKILL}
+    callers = {name: begin(tmp_path / name, GUARDED, 10**6) for name in signals}
+    try:
+        for name, caller in callers.items():
+            assert until(lambda f=tmp_path / name: (f / "run" / "metrics.csv").exists())
+            several = workers(caller.pid)
+            assert len(several) == 2
+            os.kill(caller.pid, signals[name])
+            assert caller.wait(30) != 0
+            assert until(lambda several=several: not any(map(is_alive, several)), 10), name
+    finally:
+        for caller in callers.values():
+            if caller.poll() is None or workers(caller.pid):
+                os.killpg(caller.pid, signal.SIGKILL)
+            caller.communicate()
+    for name in callers:
+        torch.manual_seed(0)
+        pair = pg.models.VAE(x=pg.Normal(4), z=pg.Normal(2), hidden=(4,))
+        with pytest.raises(ValueError, match=r"begun with devices 2"):  # and not: somebody holds it
+            pg.fit(pair, torch.ones(16, 4), num_epochs=1, batch_size=8, progress=False,
+                   device="cpu", run_dir=tmp_path / name / "run", resume=True)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
+    caller = begin(tmp_path / "a", UNGUARDED, 1)
+    _, errors = caller.communicate(timeout=PATIENCE)
+    last = errors.strip().splitlines()[-1]
+    assert caller.returncode == 1 and last.startswith(
+        "RuntimeError: fit: a process of the job died"
+    )
+    assert 'put the call under `if __name__ == "__main__":`' in last
+    assert "devices=2 starts processes, and each runs the script from its top" in errors
+
+
+@pytest.mark.slow
+def test_two_such_fits_in_two_threads() -> None:
+    """One after the other, each as alone."""
+    x = structured(32)
+    found: dict[str, Any] = {}
+
+    pairs = {"a": vae(), "b": vae()}
+
+    def train(name: str) -> None:
+        try:
+            result = pg.fit(pairs[name], x, num_epochs=1, devices=2, **SETTINGS)
+            found[name] = weights(result.pair)
+        except BaseException as error:
+            found[name] = error
+
+    threads = [threading.Thread(target=train, args=(name,), daemon=True) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert found.keys() == {"a", "b"}, "they wait for ever"
+    assert torch.equal(found["a"], found["b"]), found
+
+
+def test_a_launcher_of_several_processes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    x = structured(32)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        RuntimeError, match=r"^fit: a launcher such as torchrun started this process as one of 2 .*"
+        r"Start one process; devices=",
+    ):  # fmt: skip
+        pg.fit(vae(), x, num_epochs=1, run_dir=tmp_path / "run", **SETTINGS)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(
+        RuntimeError, match=r"^log_marginal_likelihood: a launcher .*devices=2 starts"
+    ):
+        pg.log_marginal_likelihood(vae(), x, devices=2, device="cpu")
+    monkeypatch.setenv("WORLD_SIZE", "1")  # a launcher of one process is no matter
+    assert len(pg.fit(vae(), x, num_epochs=1, **SETTINGS).elbo) == 1
