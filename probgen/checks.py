@@ -88,31 +88,22 @@ def check_finite(value: Tensor, name: str, owner: str, mask: Tensor | None = Non
 
 
 def check_range(
-    value: Tensor,
-    support: Any,
-    dtype: torch.dtype,
-    name: str,
-    owner: str,
-    mask: Tensor | None = None,
+    value: Tensor, dtype: torch.dtype, name: str, owner: str, mask: Tensor | None = None
 ) -> None:
-    """Values that a type holds, and on the real line their squares too, which densities are made of.
+    """Values that a narrower type holds.
 
     Raises:
         ValueError: some would become infinite.
     """
-    if not value.is_floating_point():
+    largest = torch.finfo(dtype).max
+    if not value.is_floating_point() or torch.finfo(value.dtype).max <= largest:
         return
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    squared = support is constraints.real
-    largest = torch.finfo(dtype).max ** (0.5 if squared else 1)
-    rows = _wrong_rows(value, lambda part: part.abs().double() <= largest, mask)
+    rows = _wrong_rows(value, lambda part: part.abs() <= largest, mask)
     if rows is not None:
         raise ValueError(
-            f"{owner}: {name} has values beyond {largest:.3g}, "
-            f"{'the square of which' if squared else 'which'} {dtype} does not hold, in {int(rows.sum())} of "
-            f"{len(value)} data, the first in row {int(rows.nonzero()[0])}. Divide {name} by its scale, as "
-            'pg.Dataset.standardized does, or use precision="float64".'
+            f"{owner}: {name} has values beyond {largest:.3g}, the largest that {dtype} holds, in "
+            f"{int(rows.sum())} of {len(value)} data, the first in row {int(rows.nonzero()[0])}. Divide {name} "
+            'by its scale, as pg.Dataset.standardized does, or use precision="float64".'
         )
 
 

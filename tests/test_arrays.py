@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,9 @@ WORKS: dict[str, Callable[[], Any]] = {
     "frame of several types": lambda: pd.DataFrame({"a": PLAIN[:, 0], "b": list(map(int, PLAIN[:, 1]))},
                                                    dtype=object),
     "frame of nullable integers": lambda: pd.DataFrame(WHOLE).astype("Int64"),
-    **{f"numpy {kind}": (lambda kind=kind: WHOLE.astype(kind)) for kind in
+    **{f"numpy {kind}": partial(WHOLE.astype, kind) for kind in
        ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")},
-    **{f"torch {kind}": (lambda kind=kind: torch.from_numpy(WHOLE).to(getattr(torch, kind))) for kind in
+    **{f"torch {kind}": partial(torch.from_numpy(WHOLE).to, getattr(torch, kind)) for kind in
        ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "bfloat16",
         "float32", "float64", "float8_e4m3fn", "float8_e5m2")},
     "requires gradients": lambda: torch.from_numpy(PLAIN).requires_grad_(),
@@ -55,7 +56,7 @@ WORKS: dict[str, Callable[[], Any]] = {
     "lazily negated": lambda: torch.complex(torch.zeros(6, 2), -torch.from_numpy(PLAIN)).conj().imag,
 }  # fmt: skip
 
-MASKED = np.ma.array(PLAIN, mask=np.eye(6, 2, dtype=bool))
+MASKED: Any = np.ma.array(PLAIN, mask=np.eye(6, 2, dtype=bool))
 X = torch.from_numpy(PLAIN)
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
@@ -143,10 +144,10 @@ def test_masks_are_never_dropped_without_a_word(pair: Any) -> None:
     with refused:
         pg.Dataset({"x": [MASKED[0], MASKED[1]]})
     with refused:
-        pg.Dataset({"y": np.ma.array([0, 1], mask=[0, 1])})
+        pg.Dataset({"y": np.ma.array([0, 1], mask=[False, True])})
     m2 = pg.models.M2(x=pg.Normal(2), y=pg.Categorical(2), z=pg.Normal(1), hidden=(2,))
     with refused:
-        m2.sample(2, y=np.ma.array([0, 1], mask=[0, 1]))
+        m2.sample(2, y=np.ma.array([0, 1], mask=[False, True]))  # type: ignore[arg-type]
     with refused:
         pg.models.PPCA(x=pg.Normal(2), z=pg.Normal(1)).set_maximum_likelihood(MASKED)
     made = pg.SemiSupervisedClassifier("m2", num_epochs=1, hidden=(2,), latents=1, device="cpu")
@@ -161,10 +162,10 @@ def test_masks_are_never_dropped_without_a_word(pair: Any) -> None:
         made.score(MASKED, y)
     with refused:
         pg.Score.closed_form(
-            np.ma.array(np.zeros(6), mask=[1, 0, 0, 0, 0, 0]), pg.Dataset({"x": X})
+            np.ma.array(np.zeros(6), mask=[True] + 5 * [False]), pg.Dataset({"x": X})
         )
     with refused:
-        pg.calibration_error(np.ma.array(np.eye(2), mask=np.eye(2)), [0, 1])
+        pg.calibration_error(np.ma.array(np.eye(2), mask=np.eye(2, dtype=bool)), [0, 1])
 
 
 def test_moments_may_be_arrays() -> None:

@@ -44,7 +44,8 @@ def test_a_file_is_checked_to_the_last_row(kind: str, value: float, tmp_path: Pa
 )  # fmt: skip
 def test_fit_looks_at_the_other_parts_first(part: str, wrong: Any, message: str) -> None:
     good = {"x": X[:4], "y": np.array([0, 1, 0, 1])}
-    splits = pg.Splits(pg.Dataset(good), **{part: pg.Dataset({**good, **wrong})})
+    parts: Any = {part: pg.Dataset({**good, **wrong})}
+    splits = pg.Splits(pg.Dataset(good), **parts)
     pair = pg.models.M2(x=pg.Normal(2), y=pg.Categorical(2), z=pg.Normal(1), hidden=(2,))
     steps: list[int] = []
     with pytest.raises(ValueError, match=f"fit, {part} data: {message}"):

@@ -125,7 +125,7 @@ def test_the_classifier_keeps_classes_apart(y: Any, unlabelled: Any, kinds: list
         ([True, 1, 0, -1], "mix truth values and numbers"),
         (["a", "a\x00", "b", "b"], "would become 'a'"),
         ([[0], [1, 2], [1]], "one label a row"),
-        (np.ma.array([0, 1, 2, -1], mask=[0, 0, 1, 0]), "masked array with 1 masked labels"),
+        (np.ma.array([0, 1, 2, -1], mask=[False, False, True, False]), "masked array with 1 masked labels"),
     ],
 )  # fmt: skip
 def test_labels_that_would_change_are_refused(y: Any, message: str) -> None:

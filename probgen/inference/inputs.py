@@ -101,19 +101,19 @@ def prepare(
     for name, value in values.items():
         site = sites.get(name)
         support = variables[name].support if name in variables else site and site["fn"].support
-        known = masks.get(name)
+        mask = masks.get(name)
         if name in dataset.redrawn:
-            check_support(value, constraints.unit_interval, name, owner, REDRAWN, known)
+            check_support(value, constraints.unit_interval, name, owner, REDRAWN, mask)
             value = (value[:1] > 0.5).float()  # what a draw looks like
-            known = None
+            mask = None
         if support is None:
-            check_finite(value, name, owner, known)
+            check_finite(value, name, owner, mask)
         else:
             family = repr(variables[name]) if name in variables else f"supported on {support}"
             described = f"{pair.name} is {family}"
-            check_support(value, support, name, owner, described, known)
+            check_support(value, support, name, owner, described, mask)
         if not is_class(variables.get(name)):
-            check_range(value, support, dtype, name, owner, known)
+            check_range(value, dtype, name, owner, mask)
         drawn = name in dataset.redrawn or name in dataset.spread
         if probe and dtype == torch.float32 and not drawn and not is_class(variables.get(name)):
             warn_coarse(value, name, owner)
