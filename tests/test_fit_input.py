@@ -99,6 +99,66 @@ def test_not_a_pair() -> None:
         pg.fit(torch.nn.Linear(2, 2), binary(8), num_epochs=1)  # type: ignore[arg-type]
 
 
+def returns(change: Any) -> Any:
+    """An objective that does something to the values of the ELBO."""
+
+    def objective(pair: Any, data: Any, **settings: Any) -> Any:
+        return change(pg.ELBO()(pair, data, **settings))
+
+    return objective
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda value: value.detach(), "returned values without a gradient, so nothing can be"),
+        (lambda value: torch.ones(8, requires_grad=True), "depends on no parameter of VAE that can"),
+        (lambda value: value.mean(), r"shape \(8,\) for a batch of 8, got shape \(\)"),
+        (lambda value: value[:, None], r"one value a datum.*got shape \(8, 1\)"),
+        (lambda value: value.sum().item(), "tensor of floating-point numbers, one a datum, got float"),
+        (lambda value: value > 0, r"got a tensor of torch\.bool"),
+        (lambda value: value / (value < 0).logical_not(), "returned infinite for 8 of 8 data"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::probgen.inference.capture.CaptureWarning")
+def test_an_objective_of_ones_own_returns_a_value_a_datum(
+    change: Any, message: str, compile: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probgen.inference.capture.has_compiler", lambda device: False)
+    with pytest.raises((ValueError, TypeError, FloatingPointError), match=message):
+        pg.fit(vae(), structured(16), num_epochs=1, batch_size=8, objective=returns(change),
+               compile=compile, **QUICK)  # fmt: skip
+
+
+def test_what_an_objective_returns_shows_before_a_run_begins(tmp_path: Any) -> None:
+    for change in (lambda value: value.mean(), lambda value: value.detach(), lambda value: 1.0):
+        with pytest.raises((ValueError, TypeError), match="the objective returns"):
+            pg.fit(vae(), structured(16), num_epochs=1, objective=returns(change), run_dir=tmp_path,
+                   **QUICK)  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_there_must_be_something_to_learn_by_gradients() -> None:
+    x = structured(16)
+    with pytest.raises(ValueError, match="all 8 parameters of VAE are frozen"):
+        pg.fit(vae().requires_grad_(False), x, num_epochs=1, **QUICK)
+    pair = vae()
+    with torch.inference_mode():
+        made_there, rows = vae(), structured(16)
+        with pytest.raises(ValueError, match=r"inside torch\.inference_mode\(\).*Call it outside"):
+            pg.fit(pair, x, num_epochs=1, **QUICK)
+    with pytest.raises(ValueError, match="VAE was made inside"):
+        pg.fit(made_there, x, num_epochs=1, **QUICK)
+    found = []
+    for data in (x, rows, [x, x], [rows, rows]):  # data that were made there are data
+        pair = vae()
+        with torch.no_grad():
+            pg.fit(pair, data, num_epochs=1, **QUICK)
+        found.append(weights(pair))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[2], found[3])
+
+
 def test_support_is_checked_in_every_batch_of_a_stream() -> None:
     batches = [structured(8), structured(8), bad(2.0)]
     with pytest.raises(ValueError, match="outside its support"):

@@ -153,8 +153,9 @@ class Stream:
 
     def batch(self, piece: Any) -> Batch:
         """What a step sees of a part of the stream."""
-        whole: Batch = piece.batch(slice(None))
-        return whole
+        values, masks = piece.batch(slice(None))
+        # Gradients cannot be taken through tensors that were made in torch's inference mode.
+        return _usable(values), _usable(masks)
 
     def pieces(self, shuffle: bool) -> Iterator[Any]:
         """The parts of an epoch as they arrive, each checked."""
@@ -165,6 +166,10 @@ class Stream:
             yield part
         if empty:
             raise ValueError("fit: the iterable of batches is empty.")
+
+
+def _usable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.clone() if t.is_inference() else t for name, t in tensors.items()}
 
 
 def is_stream(data: Any) -> bool:

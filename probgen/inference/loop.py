@@ -16,7 +16,7 @@ from probgen.inference.batches import Resident, Stream
 from probgen.inference.capture import Captured, Tensors
 from probgen.inference.devices import as_dtype, mixed, runs_ahead
 from probgen.inference.nonfinite import TAIL, broken_parameter, explain
-from probgen.inference.objectives import Objective
+from probgen.inference.objectives import Objective, values_of
 from probgen.inference.parallel import Group
 from probgen.inference.recording import Recorder
 from probgen.inference.replay import DisagreementError, Replay, can_replay, without_replay
@@ -58,6 +58,7 @@ class Loop:
         unstratified = getattr(objective, "unstratified", None)
         self.judge: Objective = objective if unstratified is None else unstratified()
         self.held_constants = {} if held is None else self.constants_of(self.judge, held)
+        self.learns = False
         self.replay: Replay | None = None
         self.replays = group is None and isinstance(source, Resident)
         self.replays = self.replays and can_replay(device)
@@ -113,7 +114,7 @@ class Loop:
     def loss(self, values: Tensors, masks: Tensors, further: Tensors) -> Tensor:
         """The negative bound, averaged over a batch."""
         with mixed(self.precision, self.device):
-            return -self.objective(self.pair, values, observed=masks, **further).mean()
+            return -values_of(self.objective, self.pair, values, masks, further).mean()
 
     def constants_of(self, objective: Objective, source: Resident) -> Tensors:
         """What an objective takes of all the data, as tensors."""
@@ -176,6 +177,8 @@ class Loop:
                 ragged = size != getattr(self.source, "size", size)
                 step = self.step.as_written if ragged else self.step
                 loss = step(values, masks, further)
+                if not self.learns:
+                    self.check_gradients()
                 if look and not math.isfinite(loss.item()):
                     assert state is not None
                     raise FloatingPointError(
@@ -185,7 +188,8 @@ class Loop:
                             masks,
                             state,
                             self.device,
-                            num_particles=getattr(self.objective, "num_particles", 1),
+                            objective=self.objective,
+                            further=further,
                             epoch=epoch + 1,
                             batch=index + 1,
                         )
@@ -204,6 +208,20 @@ class Loop:
                 losses.append(loss.to(losses[0].dtype) if losses else loss)
                 counts.append(size)
         return torch.stack(losses), counts
+
+    def check_gradients(self) -> None:
+        """The first step must reach a parameter.
+
+        Raises:
+            ValueError: it reaches none.
+        """
+        self.learns = any(parameter.grad is not None for parameter in self.step.parameters)
+        if not self.learns:
+            raise ValueError(
+                f"fit: the objective depends on no parameter of {self.pair.name} that can be learned, so "
+                "nothing would be. Compute it of the pair that it is given, or free the parameters that "
+                "it depends on: requires_grad_(True)."
+            )
 
     def replayed(self, piece: Any) -> bool:
         """Take a step by the recording, where there is one and the batch is whole."""
@@ -241,7 +259,7 @@ class Loop:
         with evaluation(self.pair), fixed_seed(self.seed + 1, self.device):
             for values, masks in map(self.held.batch, self.held.pieces(shuffle=False)):
                 with mixed(self.precision, self.device):
-                    bound = self.judge(self.pair, values, observed=masks, **self.held_constants)
+                    bound = values_of(self.judge, self.pair, values, masks, self.held_constants)
                 total += bound.sum()
                 count += len(next(iter(values.values())))
         if self.group is not None:

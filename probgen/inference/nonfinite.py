@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from probgen.contexts import set_random_state
+from probgen.inference.objectives import ELBO, Objective, name_of, values_of
+from probgen.inference.pyro_objective import PyroObjective
 from probgen.inference.traces import Site, innermost, log_prob, trace_pair
 from probgen.pair import LatentVariableModel
 
+KEPT = "The pair has its last finite weights back."
 TAIL = (
-    " Lower the learning rate, standardize the data, or give the likelihood a fixed scale. "
-    "The pair has its last finite weights back."
+    " Lower the learning rate, standardize the data, or give the likelihood a fixed scale. " + KEPT
 )
 
 
@@ -24,7 +26,8 @@ def explain(
     state: tuple[Tensor, Tensor | None],
     device: torch.device,
     *,
-    num_particles: int,
+    objective: Objective,
+    further: Mapping[str, Tensor],
     epoch: int,
     batch: int,
 ) -> str:
@@ -36,7 +39,8 @@ def explain(
         masks: of partly observed variables.
         state: the random state before the step.
         device: where the step ran.
-        num_particles: of the objective.
+        objective: what was maximized.
+        further: what else it took.
         epoch: counted from one.
         batch: counted from one.
     """
@@ -45,8 +49,9 @@ def explain(
     if broken:
         return f"{head}{broken} since the step before; the gradient there was not finite.{TAIL}"
     set_random_state(state, device)
+    particles = getattr(objective, "num_particles", 1)
     with torch.no_grad():
-        trace = trace_pair(pair, values, num_particles=num_particles, observed=masks)
+        trace = trace_pair(pair, values, num_particles=particles, observed=masks)
     for owner, sites in (("guide", trace.guide), ("model", trace.model)):
         for name, site in sites.items():
             for quantity, tensor in _quantities(site):
@@ -56,9 +61,15 @@ def explain(
                         f"{head}{owner} site {name}, its {quantity} is {_kind(tensor)} in "
                         f"{int(rows)} of {tensor.numel()} elements.{TAIL}"
                     )
+    if isinstance(objective, (ELBO, PyroObjective)):
+        return f"{head}every site of the pair is finite, so a sum overflowed.{TAIL}"
+    set_random_state(state, device)
+    with torch.no_grad():
+        found = values_of(objective, pair, values, masks, further)
+    broken_rows = int((~found.isfinite()).sum())
     return (
-        f"{head}every site of the pair is finite, so a sum overflowed, or an objective of your own "
-        f"returned it.{TAIL}"
+        f"{head}every site of the pair is finite, and the objective {name_of(objective)} returned "
+        f"{_kind(found)} for {broken_rows} of {len(found)} data. Mend the objective. {KEPT}"
     )
 
 

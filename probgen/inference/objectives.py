@@ -227,6 +227,42 @@ def _closed_form_kl(trace: PairTrace) -> dict[str, Tensor]:
     return closed
 
 
+def values_of(
+    objective: Objective, pair: LatentVariableModel, values: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor], further: Mapping[str, Tensor],
+) -> Tensor:  # fmt: skip
+    """What an objective returns of a batch, held to what it promises: a number for each datum.
+
+    Raises:
+        TypeError: it returns no tensor of floating-point numbers.
+        ValueError: of another shape, or without a gradient where one is asked for.
+    """
+    found: Any = objective(pair, values, observed=masks, **further)
+    owner, size = f"fit: the objective {name_of(objective)}", pair.batch_size(**values)
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        got = f"a tensor of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+        raise TypeError(
+            f"{owner} must return a tensor of floating-point numbers, one a datum, got {got}."
+        )
+    if found.shape != (size,):
+        raise ValueError(
+            f"{owner} must return one value a datum, shape ({size},) for a batch of {size}, got shape "
+            f"{tuple(found.shape)}. fit takes the average over the batch itself."
+        )
+    if torch.is_grad_enabled() and not found.requires_grad:
+        raise ValueError(
+            f"{owner} returned values without a gradient, so nothing can be learned from them. Compute "
+            "them in torch from parameters that are not frozen, without detach(), item(), numpy() or "
+            "torch.no_grad()."
+        )
+    return found
+
+
+def name_of(objective: Objective) -> str:
+    """An objective in a message."""
+    return getattr(objective, "__qualname__", type(objective).__qualname__)
+
+
 def as_objective(objective: str | Objective | Any) -> Objective:
     """`"elbo"`, `"analytic-kl"`, an `ELBO`, one of Pyro's ELBO objects, or a callable like them.
 

@@ -11,6 +11,34 @@ import torch
 from probgen.pair import LatentVariableModel
 
 
+def check_learnable(pair: LatentVariableModel) -> None:
+    """There must be something to learn, and gradients to learn it by.
+
+    Raises:
+        ValueError: no parameters, frozen ones only, or torch's inference mode, now or when the pair
+            was made.
+    """
+    parameters = list(pair.parameters())
+    if not parameters:
+        raise ValueError(f"fit: {pair.name} has no learnable parameters; score it as it is.")
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise ValueError(
+            f"fit: all {len(parameters)} parameters of {pair.name} are frozen (requires_grad is False), "
+            "so nothing would be learned. Free them with pair.requires_grad_(True), or score the pair as "
+            "it is."
+        )
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "fit: it was called inside torch.inference_mode(), where there are no gradients, so nothing "
+            "would be learned. Call it outside."
+        )
+    if any(tensor.is_inference() for tensor in (*parameters, *pair.buffers())):
+        raise ValueError(
+            f"fit: {pair.name} was made inside torch.inference_mode(), so there are no gradients of its "
+            "parameters. Make it outside; load_state_dict takes its weights over."
+        )
+
+
 def make_optimizer(
     pair: LatentVariableModel, optimizer: Any, learning_rate: float, device: torch.device
 ) -> torch.optim.Optimizer:
@@ -24,7 +52,7 @@ def make_optimizer(
         device: where the pair is.
 
     Raises:
-        ValueError: a learning rate out of range, no parameters, or an optimizer over others.
+        ValueError: a learning rate out of range, or an optimizer over other parameters.
         TypeError: no optimizer, or one that needs a closure.
     """
     if isinstance(learning_rate, bool) or not isinstance(learning_rate, Real):
@@ -33,8 +61,6 @@ def make_optimizer(
     if not 0 < rate < float("inf"):
         raise ValueError(f"fit: learning_rate must be above 0, got {learning_rate!r}.")
     parameters = [p for p in pair.parameters() if p.requires_grad]
-    if not parameters:
-        raise ValueError(f"fit: {pair.name} has no learnable parameters; score it as it is.")
     made: Any = optimizer
     if optimizer is None:
         made = torch.optim.Adam(parameters, lr=rate, fused=device.type in ("cpu", "cuda"))

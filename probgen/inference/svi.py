@@ -27,8 +27,8 @@ from probgen.inference.capture import check_compile
 from probgen.inference.devices import as_device, as_dtype
 from probgen.inference.inputs import prepare
 from probgen.inference.loop import Loop
-from probgen.inference.objectives import ELBO, Objective, as_objective
-from probgen.inference.optimizers import make_optimizer, make_scheduler
+from probgen.inference.objectives import ELBO, Objective, as_objective, values_of
+from probgen.inference.optimizers import check_learnable, make_optimizer, make_scheduler
 from probgen.inference.parallel import Group, Outcome, current_group, launch
 from probgen.inference.recording import Recorder, describe_data, described
 from probgen.inference.results import FitResult, progress_of, set_progress
@@ -117,8 +117,9 @@ def fit(
         The curves, why it ended, and the pair. Ctrl-C ends the loop and returns what was learned.
 
     Raises:
-        ValueError: data that do not fit the pair, or a setting out of range.
-        TypeError: an argument of the wrong kind.
+        ValueError: data that do not fit the pair, a setting out of range, nothing that can be
+            learned, or an objective that returns values of a wrong shape or without a gradient.
+        TypeError: an argument of the wrong kind, or an objective that returns something of it.
         FloatingPointError: the loss is not finite; names batch, site and quantity. The pair then
             has the last finite weights kept.
         RunError: (a `ValueError`) `run_dir` holds another run, or a damaged one.
@@ -151,6 +152,7 @@ def fit(
     seed = as_seed(seed, "fit")
     target, dtype = as_device(device), as_dtype(precision)
     goal = as_objective(objective)
+    check_learnable(pair)
     group = current_group()
     if devices > 1:
         if callback is not None:
@@ -189,6 +191,8 @@ def fit(
         try:
             pair.to(device=target, dtype=dtype)
             source, held = _sources(pair, data, validation, batch_size, goal, target, dtype, group)
+            if run_dir is not None or isinstance(goal, SemiSupervised):
+                _probe_objective(pair, source, goal, target)
             captured = wants_capture(compile, pair, source, num_epochs)
             loop = Loop(
                 pair, source, held, goal, target, seed,
@@ -298,7 +302,6 @@ def _sources(
         source = Resident(prepared, batch_size or BATCH_SIZE, clamp=clamp, group=group)
         if isinstance(goal, SemiSupervised):
             source = goal.batches(prepared, source.size, group)
-            _probe_objective(pair, source, goal, device)
     if validation is None:
         return source, None
     prepared = prepare(pair, validation, owner="fit, validation data", **where)
@@ -308,12 +311,14 @@ def _sources(
 
 
 def _probe_objective(
-    pair: LatentVariableModel, source: Resident, goal: Objective, device: torch.device
+    pair: LatentVariableModel, source: Resident | Stream, goal: Objective, device: torch.device
 ) -> None:
-    """What an objective finds wrong with the pair shows before a run directory is begun."""
-    with evaluation(pair), fixed_seed(0, device):
+    """What is wrong with an objective, or it with the pair, shows before a run directory is begun."""
+    if isinstance(source, Stream):  # each of its parts may be there only once
+        return
+    with evaluation(pair), torch.enable_grad(), fixed_seed(0, device):
         values, masks = source.data.batch(slice(0, 2))
-        goal(pair, values, observed=masks)
+        values_of(goal, pair, values, masks, {})
 
 
 def _probe(source: Resident | Stream, device: torch.device, pair: LatentVariableModel) -> Tensor:
