@@ -316,7 +316,7 @@ def test_a_broken_site_is_found_with_many_particles() -> None:
                          decoder=Explodes(float("nan"), 1))  # fmt: skip
     with pytest.raises(FloatingPointError, match="epoch 1, batch 1: model site x"):
         pg.fit(pair, structured(16), num_epochs=1, batch_size=8, objective=pg.ELBO(5), **QUICK)
-    with pytest.raises(FloatingPointError, match="the objective .* returned NaN for 8 of 8 data"):
+    with pytest.raises(FloatingPointError, match=r"the objective .* returned NaN for 8 of 8 data"):
         pg.fit(vae(), structured(16), num_epochs=1, batch_size=8,
                objective=lambda pair, data, **_: pg.ELBO()(pair, data) * torch.nan, **QUICK)  # fmt: skip
 
