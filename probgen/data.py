@@ -380,16 +380,15 @@ def fingerprint(values: Mapping[str, Tensor], observed: Mapping[str, Tensor] | N
     """
     digest = hashlib.sha256()
     for name in sorted(values):
-        value, size = values[name], len(values[name])
+        value, shape = values[name], tuple(values[name].shape)
         mask = observed[name].cpu() if observed and name in observed else None
         if mask is not None:
             digest.update(mask.numpy().tobytes())
-            size = int(mask.sum())
-        digest.update(f"{name}{(size, *value.shape[1:])}".encode())
-        for start in range(
-            0, len(value), HASHED_ROWS
-        ):  # all at once would be a further copy or two
-            part = value[start : start + HASHED_ROWS].cpu().float()
+            shape = (int(mask.sum()), *shape[1:])
+        digest.update(f"{name}{shape}".encode())
+        rows = torch.atleast_1d(value)
+        for start in range(0, len(rows), HASHED_ROWS):  # all at once would be a further copy or two
+            part = rows[start : start + HASHED_ROWS].cpu().float()
             if mask is not None:
                 part = part[mask[start : start + HASHED_ROWS]]
             digest.update(part.contiguous().numpy().tobytes())

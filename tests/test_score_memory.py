@@ -49,6 +49,7 @@ def test_a_fingerprint_copies_little_and_is_what_it_was() -> None:
     few, mask = torch.arange(6.0).reshape(3, 2), torch.tensor([True, False, True])
     assert fingerprint({"x": few, "y": torch.arange(3)}) == "8d7ada014af2"
     assert fingerprint({"y": few}, {"y": mask}) == "aff220ddb95d"
+    assert fingerprint({"w": torch.tensor(2.0)}) == "341caddcca5f"  # a number of a model
     assert fingerprint({"x": x}, {"x": x[:, 0] > 0}) != fingerprint({"x": x})
 
 
