@@ -2,93 +2,33 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import shutil
-import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import probgen as pg
-from probgen.files import RunError, read_tensors
-from tests import kill_target
+from probgen.files import RunError
+from tests.attacks import kills
 from tests.fitting import QUICK, structured
 
 pytestmark = pytest.mark.filterwarnings("ignore::probgen.UnreliableEstimateWarning")
 
-KILLS = 20
+KILLS = 10
 FLIPS = 20
-
-
-def _processes() -> Any:
-    """Children that fork from a server with the library loaded, and so start at once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.kill_target"])
-    return context
-
-
-def _stamp(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
-def test_twenty_kills_at_random_leave_no_trace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kills_at_random_leave_no_trace() -> None:
     """Killed at random moments and resumed each time: the weights of the run left alone."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))  # for the server's imports
-    context = _processes()
-    alone = context.Process(target=kill_target.train, args=(str(tmp_path / "alone"),))
-    alone.start()
-    while not (tmp_path / "alone" / "checkpoint.safetensors").exists():  # the server is warm
-        time.sleep(0.01)
-        assert alone.is_alive()
-    begun = time.monotonic()
-    alone.join()
-    assert alone.exitcode == 0
-    share = (time.monotonic() - begun) / KILLS
-    rng, killed, folder = random.Random(0), 0, tmp_path / "killed"
-    checkpoint = folder / "checkpoint.safetensors"
-    reached: list[int] = []
-    while True:
-        stamp = _stamp(checkpoint)
-        child = context.Process(target=kill_target.train, args=(str(folder),))
-        child.start()
-        if killed < KILLS:
-            # Every other one while it starts, the rest in the midst of training: short enough that
-            # twenty do not reach the end.
-            while killed % 2 and _stamp(checkpoint) == stamp and child.is_alive():
-                time.sleep(0.001)
-            child.join(rng.uniform(0.0, 0.75 * share))
-            if child.is_alive():
-                os.kill(child.pid, signal.SIGKILL)
-                killed += 1
-        child.join(120)
-        if checkpoint.exists():
-            reached.append(len(read_tensors(checkpoint)[1]["progress"]["elbo"]))
-        if child.exitcode == 0:
-            break
-        assert child.exitcode == -signal.SIGKILL
-    assert killed == KILLS and reached == sorted(reached) and len(set(reached)) > 5, reached
-    expected, about = read_tensors(tmp_path / "alone" / "weights.safetensors")
-    found, also = read_tensors(folder / "weights.safetensors")
-    assert expected.keys() == found.keys() and len(expected) > 5
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-    for record in (about["progress"], also["progress"]):
-        del record["seconds"]
-    assert (
-        about["progress"] == also["progress"]
-        and len(also["progress"]["elbo"]) == kill_target.EPOCHS
-    )
-    assert not list(folder.glob(".*.part"))
+    found = kills.attack(KILLS, seed=0)
+    assert found.count == KILLS and not found.wrong
 
 
 @pytest.fixture(scope="module")

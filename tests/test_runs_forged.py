@@ -9,12 +9,10 @@ import json
 import os
 import re
 import shutil
-import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +26,20 @@ from probgen.inference.recording import Recorder
 from probgen.progress import Progress
 from probgen.recipes import build
 from tests.fitting import QUICK, structured, vae, weights
-from tests.forging import forged
+from tests.forging import (
+    CODE,
+    DECLARED,
+    ESCAPE,
+    HUGE,
+    MODEL,
+    alarm,
+    forged,
+    places,
+    put,
+    recipe_of_file,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::probgen.UnreliableEstimateWarning")
-
-MODEL = """
-import pathlib
-import probgen as pg
-
-pathlib.Path({sentinel!r}).write_text("run")
-
-def build():
-    return pg.models.VAE(x=pg.Bernoulli(6), z=pg.Normal(2), hidden=(8,))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +64,6 @@ def command(
 
 
 # ---------------------------------------------------------------- code
-
-
-def recipe_of_file(path: str, content: bytes, builder: str = "build") -> dict[str, str]:
-    digest = hashlib.sha256(content).hexdigest()
-    return {"kind": "file", "path": path, "builder": builder, "sha256": digest}
 
 
 @pytest.mark.parametrize("place", ["{base}/away/m.py", "{run}/model.py", "{run}/../run/model.py",
@@ -181,42 +175,6 @@ def test_trusted_code_takes_no_installed_module_from_beside_the_copy(tmp_path: P
 
 
 # ---------------------------------------------------------------- recipes
-
-DECLARED: dict[str, Any] = {
-    "kind": "declared", "p": "p(z) p(x | z)", "q": "q(z | x)", "hidden": [4],
-    "variables": {"z": "normal:2", "x": "bernoulli:6"},
-    "activation": {"activation": "Tanh"},
-    "own": {"p_x": {"network": "MLP", "settings": {"hidden": [3]}},
-            "q_z": {"network": "MLP", "settings": {"activation": {"activation": "ReLU"}}}},
-}  # fmt: skip
-CODE = (
-    "__import__('os').system('true')", "x\n    import os", '"""; import os; """', "os.system",
-    "z=__import__('os')", "p(x) import os", "x: print(1)", "{__import__('os')}", "lambda", "é",
-    "__class__", "Tanh, __import__('os')", "normal:2'); print('", "normal:1:2e3:4", "normal:8:0x10",
-)  # fmt: skip
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where a text stands in a recipe, keys of dicts included."""
-    if isinstance(value, dict):
-        own = [(*path, ("key", key)) for key in value]
-        return own + [found for key, part in value.items() for found in places(part, (*path, key))]
-    if isinstance(value, list):
-        return [found for index, part in enumerate(value) for found in places(part, (*path, index))]
-    return [path]
-
-
-def put(value: Any, path: tuple[Any, ...], text: Any) -> Any:
-    changed = json.loads(json.dumps(value))
-    place = changed
-    for step in path[:-1]:
-        place = place[step]
-    last = path[-1]
-    if isinstance(last, tuple):
-        place[text] = place.pop(last[1])
-    else:
-        place[last] = text
-    return changed
 
 
 def test_no_text_of_a_recipe_becomes_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,22 +327,6 @@ def test_odd_files_neither_hang_nor_end_the_list(
             assert status == 0 and "score     few: cannot be read: " in out
 
 
-@contextmanager
-def alarm(seconds: int) -> Iterator[None]:
-    """A hang is an error."""
-
-    def stop(*_: Any) -> None:
-        raise AssertionError(f"it hangs for {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def test_a_list_goes_on_over_what_cannot_be_read(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -406,8 +348,9 @@ def test_a_list_goes_on_over_what_cannot_be_read(
             (tmp_path / name / "config.json").write_bytes(content)
         else:
             write_record(tmp_path / name / "config.json", content)
-    for name, change in {"best": {"best_epoch": 7}, "curve": {"elbo": ["a"]}, "none": {"elbo": None},
-                         "stopped": {"stopped": "x"}, "device": {"device": 3}}.items():  # fmt: skip
+    progress: dict[str, dict[str, Any]] = {"best": {"best_epoch": 7}, "curve": {"elbo": ["a"]}, "none": {"elbo": None},
+                         "stopped": {"stopped": "x"}, "device": {"device": 3}}  # fmt: skip
+    for name, change in progress.items():
         odd[name] = change
         shutil.copytree(run, tmp_path / name)
         path = tmp_path / name / "weights.safetensors"
@@ -420,9 +363,6 @@ def test_a_list_goes_on_over_what_cannot_be_read(
         assert status == 2 and "Traceback" not in err and len(err) < 1000
         with pytest.raises(pg.RunError):
             pg.load_run(tmp_path / name)
-
-
-ESCAPE = "\x1b]0;title\x07\x1b[31m\x9b2J\u202e\r\nb  done"
 
 
 def test_names_are_printed_and_not_obeyed(
@@ -456,20 +396,6 @@ def test_a_progress_bar_takes_no_markup(capsys: pytest.CaptureFixture[str]) -> N
     written = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
     assert r"fit [red]a[/red] [link=http://x]b[/link] [/nothing] \x1b]0;t\x07" in written
     assert "[bold]c" in written and "\x1b]8;" not in stream.getvalue()
-
-
-HUGE: dict[str, Any] = {
-    "widths": {"hidden": [30_000] * 20, "own": {}},
-    "one width": {"hidden": [10**30], "own": {}},
-    "depth": {"hidden": [1] * 1_000_000, "own": {}},
-    "shape": {"variables": {"z": "normal:999999999x999999999x99", "x": "bernoulli:6"}},
-    "prior": {"variables": {"z": "normal:2", "x": "bernoulli:6", "w": "normal:99999999"},
-              "p": "p(w) p(z) p(x | z)", "q": "q(z | x)"},
-    "dims": {"variables": {"z": "normal:" + "x".join(["1"] * 4000), "x": "bernoulli:6"}},
-    "variables": {"variables": {f"a{i}": "normal:1" for i in range(50_000)}},
-    "formula": {"p": "p(z) p(x | z) " * 10_000},
-    "nesting": {"own": {"p_x": [[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}},
-}  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space")
