@@ -10,7 +10,8 @@ from pyro import poutine
 from torch import Tensor
 
 from probgen.inference.traces import Site
-from probgen.pair import LatentVariableModel, sample_sites
+from probgen.pair import LatentVariableModel
+from probgen.structure import sample_sites
 
 
 class PyroObjective:
