@@ -211,11 +211,16 @@ def _odd(place: Place, rng: random.Random) -> str:
         "memory": lambda path: path.symlink_to("/proc/self/mem"),
         "loop": lambda path: path.symlink_to(path),
         "folder": lambda path: path.mkdir(),
-        "sparse": lambda path: (path.touch(), os.truncate(path, 2**42)),
+        "sparse": _sparse,
     }
     kind = rng.choice(list(kinds))
     place.put(name, kinds[kind])
     return f"{name} is {kind}"
+
+
+def _sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**42)
 
 
 def _names(place: Place, rng: random.Random) -> str:
