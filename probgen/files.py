@@ -56,7 +56,11 @@ LARGEST_HEADER = 2**26
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write a dict as JSON with a checksum of its content."""
     whole = {**record, CHECKSUM: _digest_of_record(record)}
-    write_atomically(path, (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode())
+    try:
+        content = json.dumps(whole, indent=2, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a file name that is no text: JSON has escapes for it
+        content = json.dumps(whole, indent=2).encode()
+    write_atomically(path, content + b"\n")
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -54,6 +54,13 @@ def test_tensors_and_records_come_back(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    """A file name of other bytes than UTF-8 reaches Python as lone surrogates."""
+    record = {"command": os.fsdecode(b"probgen train \xff.npy"), "é": 1}
+    write_record(tmp_path / "r.json", record)
+    assert read_record(tmp_path / "r.json") == record
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
