@@ -23,7 +23,6 @@ from probgen.files import (
 from probgen.inference.devices import as_dtype
 from probgen.inference.inputs import known_part
 from probgen.inference.recording import (
-    BESIDE,
     CONFIG,
     METRICS,
     WEIGHTS,
@@ -33,7 +32,7 @@ from probgen.inference.recording import (
     split_weights,
 )
 from probgen.inference.results import FitResult, set_progress
-from probgen.inference.run_records import check_record, model_digest
+from probgen.inference.run_records import BESIDE, check_record, model_digest
 from probgen.inference.scores import Score
 from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel

@@ -98,3 +98,10 @@ def test_the_digits_experiment_writes_what_it_says(tmp_path: Path) -> None:
     table = (tmp_path / "table.txt").read_text()
     for row in ("VAE", "PPCA", "Gaussian mixture", "density of x", "log-Jacobian"):
         assert row in table
+
+
+def test_corrections_are_held_by_tests_that_exist() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", (ROOT / "docs" / "corrections.md").read_text())
+    assert len(named) >= 60
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text(), (file, test)

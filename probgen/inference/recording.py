@@ -47,7 +47,7 @@ from probgen.files import (
 )
 from probgen.inference.folder_lock import FolderLock
 from probgen.inference.results import FitResult, go_on_from, progress_of
-from probgen.inference.run_records import check_config, check_record, model_digest
+from probgen.inference.run_records import BESIDE, check_config, check_record, model_digest
 from probgen.pair import LatentVariableModel
 from probgen.recipes import build, own_recipe, recipe_of
 
@@ -60,9 +60,6 @@ CONFIG, CHECKPOINT, WEIGHTS, METRICS = (
 )
 FREE = ("num_epochs", "patience", "device", "compile")
 """Settings that may change when a run is resumed."""
-
-BESIDE = ("source", "loaded")
-"""What the record of the data holds beside their parts."""
 
 Probe = Callable[[LatentVariableModel], Any]
 """What a pair makes of some data: numbers that two equal pairs have in common."""

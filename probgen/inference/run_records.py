@@ -17,6 +17,9 @@ from probgen.files import RunError
 NUMBER = (int, float)
 PLAIN = (str, bool, int, float, type(None))
 
+BESIDE = ("source", "loaded")
+"""What the record of the data holds beside their parts."""
+
 _CONFIG: dict[str, tuple[type, ...]] = {
     "run": (str,), "name": (str,), "command": (str,), "started": (str,), "model": (dict,),
     "settings": (dict,), "data": (dict,), "versions": (dict,), "resumed": (list,),
@@ -25,6 +28,7 @@ _NEEDED = {"run", "name", "model", "settings", "data", "versions", "command", "r
 _PART: dict[str, tuple[type, ...]] = {
     "name": (str,), "size": (int, type(None)), "hash": (str, type(None)), "shapes": (dict,),
     "transformations": (dict,), "redrawn": (list,), "spread": (str, type(None)),
+    "given": (bool,),
 }  # fmt: skip
 
 
@@ -59,8 +63,13 @@ def check_config(config: Mapping[str, Any], path: Path) -> None:
         raise refuse(f"the source of its data is {_short(source)}")
     if not isinstance(data.get("train"), dict):
         raise refuse("it has no training data")
+    loaded = data.get("loaded")
+    if loaded is not None and not (
+        isinstance(loaded, dict) and all(isinstance(digest, str) for digest in loaded.values())
+    ):
+        raise refuse(f"the hashes of its data are {_short(loaded)}")
     for part, about in data.items():
-        if part == "source":
+        if part in BESIDE:
             continue
         if not isinstance(about, dict) or not {"name", "size", "hash"} <= about.keys():
             raise refuse(f"its {_short(part)} data are {_short(about)}")
@@ -74,7 +83,9 @@ def _check_types(
     record: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]], refuse: Any, where: str
 ) -> None:
     for key, kind in kinds.items():
-        if key in record and (not isinstance(record[key], kind) or record[key] is True):
+        if key in record and (
+            not isinstance(record[key], kind) or (record[key] is True and bool not in kind)
+        ):
             raise refuse(f"{where}{key} is {_short(record[key])}")
 
 
