@@ -179,6 +179,14 @@ def is_class(variable: Variable | None) -> bool:
     return variable is not None and hasattr(variable, "num_classes")
 
 
+def is_binary(variable: Variable) -> bool:
+    """Whether values are 0 or 1, so that their mean is a probability; counts are discrete, too."""
+    support = variable.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.boolean
+
+
 def convert(value: Tensor, variable: Variable | None, dtype: torch.dtype) -> Tensor:
     """Classes to integers, everything else to the dtype; without a variable, integers stay."""
     if variable is None:

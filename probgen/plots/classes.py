@@ -163,12 +163,17 @@ def confusion(
     ax.imshow(table / np.maximum(total, 1), cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(table):
         dark = count > 0.5 * total[row, 0]
-        if count:
+        if count and len(table) <= 20:
             ax.text(column, row, f"{count:g}", ha="center", va="center", fontsize=7,
                     color="white" if dark else "black")  # fmt: skip
     shown = [str(k) for k in (range(len(table)) if names is None else names)]
-    ax.set_xticks(range(len(table)), shown)
-    ax.set_yticks(range(len(table)), shown)
+    places = range(0, len(table), 1 + (len(table) - 1) // 40)  # more would run into one another
+    upright = sum(map(len, shown)) > 40
+    words = [shown[place] for place in places]
+    ax.set_xticks(places, words, rotation=90 if upright else 0)
+    ax.set_yticks(places, words)
+    if len(table) > 20:
+        ax.tick_params(labelsize="x-small")
     ax.tick_params(length=0)
     wrong = 1 - np.trace(table) / max(1, table.sum())
     ax.set(xlabel="predicted", ylabel="true", title=f"{100 * wrong:.2f} % of {table.sum():g} wrong")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probgen.data import Dataset
+from probgen.export import FEWEST_DRAWS
 from probgen.locking import one_at_a_time
 from probgen.plots.images import as_images, images
 from probgen.plots.style import axes, palette
@@ -52,7 +54,10 @@ def importance_weights(
     title = f"Importance weights of {score.name}: {n} data, K = {score.num_samples}"
     ax.set_title(title)
     if score.is_exact:
-        ax.text(0.5, 0.5, "The values are exact:\nall weights of a datum are equal",
+        why = "a closed form" if score.num_samples == 0 else "all weights of a datum are equal"
+        why = "everything latent is summed out" if score.num_samples == 1 else why
+        ax.set_title(f"Importance weights of {score.name}: {n} data")
+        ax.text(0.5, 0.5, f"{score.quantity} is exact: {why}.\nThere are no weights to look at.",
                 ha="center", va="center", transform=ax.transAxes)  # fmt: skip
         ax.set(xticks=[], yticks=[])
         return ax
@@ -61,15 +66,23 @@ def importance_weights(
     if np.isnan(khat).all():
         edges = np.geomspace(score.ess.min() * 0.99, score.ess.max() * 1.01, 30)
         ax.hist(score.ess, bins=edges.tolist())
-        ax.set(ylabel="data", title=f"{title}\n(too few draws to estimate k̂)")
+        few = score.num_samples < FEWEST_DRAWS
+        why = "too few draws to estimate k̂" if few else "all weights of a datum are equal: no k̂"
+        ax.set(ylabel="data", title=f"{title}\n({why})")
         return ax
     order = np.argsort(-np.nan_to_num(khat, nan=-np.inf), kind="stable")[:worst]
+    order = order[~np.isnan(khat[order])]
+    infinite = np.isposinf(khat)
+    if infinite.any():  # at the upper edge, where they can be seen
+        edge = 0.3 + max(score.khat_threshold, khat[np.isfinite(khat)].max(initial=0.0))
+        khat = np.where(infinite, edge, khat)
+        ax.axhline(edge, color=red, linewidth=0.5, linestyle=":")
+        ax.text(0.01, edge, " k̂ = inf", transform=ax.get_yaxis_transform(), color=red,
+                fontsize="small", va="bottom")  # fmt: skip
     size = float(np.clip(2500 / n, 2, 10))
     ax.scatter(score.ess, khat, s=size, color=blue, alpha=0.6, linewidths=0)
     ax.scatter(score.ess[order], khat[order], s=18, facecolors="none", edgecolors=red)
-    for rank, datum in enumerate(order, 1):
-        ax.annotate(str(rank), (score.ess[datum], khat[datum]), xytext=(4, 2),
-                    textcoords="offset points", color=red, fontsize="small")  # fmt: skip
+    _number(ax, score.ess[order], khat[order], red)
     share = score.share_above_threshold
     ax.axhline(score.khat_threshold, color="black", linewidth=0.8, linestyle="--")
     ax.text(0.99, score.khat_threshold, f"threshold {score.khat_threshold:.2f}, {share:.0%} above ",
@@ -95,3 +108,22 @@ def importance_weights(
         side.yaxis.tick_right()
         side.tick_params(length=0)
     return ax
+
+
+def _number(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], colour: Any) -> None:
+    """Number points beside them, each in the first place around it where no other number stands."""
+    ax.autoscale_view()
+    points = ax.transData.transform(np.stack([x, y], 1)) * 72 / ax.figure.dpi
+    places = [(side * step, height) for step in (6, 16, 26, 36) for height in (2, -9, 13, -20, 24)
+              for side in (1, -1)]  # fmt: skip
+    taken: list[Any] = []
+    for rank, point in enumerate(points, 1):
+        free = (
+            place for place in places
+            if all(abs(point + place - other)[0] > 8 or abs(point + place - other)[1] > 9
+                   for other in taken)
+        )  # fmt: skip
+        place = next(free, places[0])
+        taken.append(point + place)
+        ax.annotate(str(rank), (x[rank - 1], y[rank - 1]), xytext=place, ha="center",
+                    textcoords="offset points", color=colour, fontsize="small")  # fmt: skip

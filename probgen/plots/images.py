@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from probgen.checks import is_class
+from probgen.checks import is_binary, is_class
 from probgen.contexts import evaluation
 from probgen.data import Dataset
-from probgen.inference.posterior import reconstruct
+from probgen.inference.posterior import mean_of, reconstruct
 from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.plots.style import axes
@@ -133,11 +133,27 @@ def samples(
             raise ValueError(f"samples: {name} is made of classes, which have no mean to draw.")
         with evaluation(pair):
             known = {k: torch.as_tensor(v) for k, v in given.items()} | drawn
-            pixels = factor(**{parent: known[parent] for parent in factor.parents}).mean
+            likelihood = factor(**{parent: known[parent] for parent in factor.parents})
+            pixels = mean_of(likelihood, name, "samples")
     if given:
         pixels = pixels.flatten(0, 1)
     title = f"Means of p({name} | ...) for {len(pixels)} draws from the prior of {pair.name}"
     return images(pixels.cpu(), columns=columns, title=title, limits=limits, ax=ax)
+
+
+def looks_like_images(shape: Sequence[int]) -> bool:
+    """Whether one datum of this shape is an image: a height and a width, or a square of 49 or more.
+
+    For vectors it is a guess; where it is known what they come from, that decides.
+    """
+    if len(shape) == 2 or (len(shape) == 3 and shape[0] == 1):
+        return min(shape[-2:]) > 1
+    return len(shape) == 1 and shape[0] >= 49 and math.isqrt(shape[0]) ** 2 == shape[0]
+
+
+def limits_of(pair: LatentVariableModel, name: str) -> tuple[float, float] | None:
+    """Probabilities of ones are shown from 0 to 1; what is no probability has limits of its own."""
+    return (0.0, 1.0) if is_binary(pair.variables[name]) else None
 
 
 def by_name(x: Any, name: str) -> Any:

@@ -13,12 +13,13 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from probgen.checks import is_class
 from probgen.contexts import evaluation, fixed_seed
 from probgen.data import Dataset
-from probgen.inference.posterior import encode
+from probgen.inference.posterior import encode, mean_of
 from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
-from probgen.plots.images import as_images, by_name, images
+from probgen.plots.images import as_images, by_name, images, limits_of, looks_like_images
 from probgen.plots.style import axes, palette
 
 if TYPE_CHECKING:
@@ -82,8 +83,9 @@ def latent_scatter(
     ax.set(xlabel=xlabel, ylabel=ylabel, title=f"Posterior means of {latent} under {pair.name}")
     if labels is not None:
         ax.legend(
-            title="class", frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5)
-        )
+            title="class", frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5),
+            ncols=1 + (len(np.unique(kinds)) - 1) // 18,  # as many lines as fit beside the picture
+        )  # fmt: skip
     return ax
 
 
@@ -126,7 +128,7 @@ def manifold(
     grid = torch.stack([across, down], -1).reshape(n * n, *variable.event_shape)
     held = {key: _repeated(value, n * n) for key, value in given.items()}
     pixels = means_given(pair, name, {latent: grid, **held}, seed)
-    ax = images(pixels, columns=n, limits=_limits(pair, name, pixels), ax=ax)
+    ax = images(pixels, columns=n, limits=limits_of(pair, name), ax=ax)
     also = "".join(
         f"{key}={int(value)}, "
         for key, value in given.items()
@@ -156,6 +158,7 @@ def traversals(
     steps: int = 11,
     span: float = 3.0,
     labels: Sequence[str] | None = None,
+    are_images: bool | None = None,
     seed: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
@@ -173,6 +176,8 @@ def traversals(
         steps: values from −span to span.
         span: in units of the prior's standard deviation.
         labels: what the elements of x are called, such as the columns of a table.
+        are_images: whether x holds images; by default where it has a height and a width, and for
+            vectors of a square number of 49 elements or more.
         seed: of what is drawn.
         ax: where to draw.
 
@@ -199,8 +204,8 @@ def traversals(
         if key != name and key in pair.variables
     }
     result = means_given(pair, name, {latent: moved, **held}, seed)
-    if _drawable(result):
-        ax = images(result, columns=steps, limits=_limits(pair, name, result), ax=ax)
+    if looks_like_images(result.shape[1:]) if are_images is None else are_images:
+        ax = images(result, columns=steps, limits=limits_of(pair, name), ax=ax)
         height, width = as_images(result).shape[1:]
         places = [row * (height + 1) + height / 2 - 0.5 for row in range(len(order))]
         ax.set_yticks(places, [f"{latent}[{int(element)}]" for element in order])
@@ -231,7 +236,7 @@ class _AtMeans(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if not msg["done"] and not msg["is_observed"] and msg["fn"].has_rsample:
-            msg["value"], msg["done"] = msg["fn"].mean, True
+            msg["value"], msg["done"] = mean_of(msg["fn"], msg["name"], "picture of means"), True
 
 
 @one_at_a_time
@@ -262,10 +267,9 @@ def means_given(
     site = trace.nodes.get(name)
     if site is None or site["type"] != "sample":
         raise ValueError(f"{name!r} is no variable of {pair.name}.")
-    means: Tensor = site["fn"].mean
-    if bool(means.isnan().any()):
+    if is_class(pair.variables.get(name)):
         raise ValueError(f"{name} is made of classes, which have no mean to draw.")
-    return means.float().cpu()
+    return mean_of(site["fn"], name, "picture of means").float().cpu()
 
 
 def element_label(name: str, element: int, labels: Sequence[str] | None) -> str:
@@ -288,16 +292,3 @@ def principal_plane(
 def _repeated(value: Any, n: int) -> Tensor:
     tensor = torch.as_tensor(value)
     return tensor.expand(n, *tensor.shape[1:])
-
-
-def _drawable(x: Tensor) -> bool:
-    """Whether values are images: with a height and a width, or square vectors of 49 or more."""
-    side = round(x.shape[1] ** 0.5)
-    return (x.dim() == 4 and x.shape[1] == 1) or x.dim() == 3 or (
-        x.dim() == 2 and x.shape[1] == side**2 >= 49
-    )  # fmt: skip
-
-
-def _limits(pair: LatentVariableModel, name: str, pixels: Tensor) -> tuple[float, float] | None:
-    """Probabilities are shown from 0 to 1."""
-    return (0.0, 1.0) if pair.variables[name].discrete else None

@@ -22,7 +22,7 @@ from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.plots.curves import learning_curve
 from probgen.plots.diagnostics import importance_weights
-from probgen.plots.images import reconstructions, samples
+from probgen.plots.images import looks_like_images, reconstructions, samples
 from probgen.plots.latents import latent_scatter, manifold, traversals
 from probgen.plots.style import page_style, save
 from probgen.plots.tables import draws, elements
@@ -189,7 +189,9 @@ def _choose_latents(
     if _needs_class(pair, some):
         skipped["traversals"] = "the class of the data is not given"
     else:
-        pictures["traversals"] = partial(traversals, pair, some, labels=_columns(splits), **where)
+        pictures["traversals"] = partial(
+            traversals, pair, some, labels=_columns(splits), are_images=is_images, **where
+        )
 
 
 def _choose_weights(
@@ -240,11 +242,6 @@ def _needs_class(pair: LatentVariableModel, data: Dataset) -> bool:
 def holds_images(data: Dataset, name: str, splits: Splits) -> bool:
     """Whether a variable holds images: by its shape, or, for vectors, by where they come from."""
     shape = tuple(data[name].shape[1:])
-    if len(shape) == 2 or (len(shape) == 3 and shape[0] == 1):
-        return min(shape[-2:]) > 1
-    source = splits.source
-    if len(shape) != 1:
-        return False
-    if source is not None:
-        return source["name"] in NAMES
-    return shape[0] >= 49 and round(shape[0] ** 0.5) ** 2 == shape[0]
+    if len(shape) == 1 and splits.source is not None:
+        return splits.source["name"] in NAMES
+    return looks_like_images(shape)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from probgen.checks import is_binary
 from probgen.inference.posterior import reconstruct
 from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
@@ -32,8 +33,8 @@ def elements(
 ) -> Axes:
     """Reconstructions against data, a colour an element; for binary data the shares by element.
 
-    Real-valued data: the mean of p(x | z) against x, for the elements with the largest variance.
-    Binary data: how often each element is one, in the data and in their reconstructions.
+    Real-valued data and counts: the mean of p(x | z) against x, for the elements with the largest
+    variance. Binary data: how often each element is one, in the data and in their reconstructions.
 
     Args:
         pair: the pair.
@@ -48,7 +49,7 @@ def elements(
     data = by_name(x, name)
     values = torch.as_tensor(data[name]).flatten(1).double().numpy()
     means = reconstruct(pair, data, seed=seed)[name].flatten(1).double().numpy()
-    if pair.variables[name].discrete:
+    if is_binary(pair.variables[name]):
         ones, expected = values.mean(0), means.mean(0)
         ax.scatter(ones, expected, s=14, color=palette()[0], linewidths=0)
         low, high = 0.0, 1.0
@@ -64,7 +65,12 @@ def elements(
             )  # fmt: skip
         both = np.concatenate([values[:, chosen], means[:, chosen]])
         low, high = np.quantile(both, [0.001, 0.999])
-        ax.set(xlabel=f"{name}", ylabel=f"reconstruction of {name}")
+        counts = pair.variables[name].discrete
+        low = min(low, 0.0) if counts else low
+        ax.set(xlabel=f"{name}, counts" if counts else f"{name}")
+        ax.set(
+            ylabel=f"mean count of {name}, reconstructed" if counts else f"reconstruction of {name}"
+        )
         ax.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
     margin = 0.05 * (high - low) or 1.0
     ax.plot([low, high], [low, high], color="black", linewidth=0.8, zorder=0)
