@@ -1,17 +1,26 @@
-"""Machine code of a captured graph: inductor, with ways of our own for what it leaves slow on a CPU."""
+"""Machine code of a captured graph: inductor, with ways of our own for what it leaves slow on a CPU.
+
+What inductor switches in the process is put back: the limit of recursion, the environment, the start
+method of multiprocessing, and the thread of a progress bar that is not shown. What stays are modules
+that were imported, and with setuptools its folder of further modules at the end of `sys.path`, where it
+looks for them later.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import platform
 import shutil
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from probgen.contexts import quiet_pyro
+from probgen.contexts import quiet_pyro, same_environment
 
 WORTH = 500_000
 """Multiplications from which on oneDNN is faster than the default library, whose calls cost less."""
@@ -19,7 +28,7 @@ WORTH = 500_000
 
 def compiled(graph: Any, inputs: Sequence[Tensor]) -> Callable[..., Any]:
     """A graph through inductor; draws come from PyTorch's own generators, as without it."""
-    with warnings.catch_warnings(), quiet_pyro(), torch.no_grad():
+    with quiet_pyro(), warnings.catch_warnings(), torch.no_grad(), _process_as_before():
         warnings.simplefilter("ignore")  # of torch's own parts
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx
@@ -39,6 +48,25 @@ def compiled(graph: Any, inputs: Sequence[Tensor]) -> Callable[..., Any]:
                 parts[torch.ops.aten.mm.default] = _mm
             run: Any = compile_fx(graph, list(inputs), decompositions=parts)
     return cast(Callable[..., Any], run)
+
+
+@contextmanager
+def _process_as_before() -> Iterator[None]:
+    """Put back what inductor switches in the process."""
+    bar = vars(torch.hub)["tqdm"]  # its thread would watch a bar that is not shown
+    interval = getattr(bar, "monitor_interval", None)
+    limit, method = sys.getrecursionlimit(), multiprocessing.get_start_method(allow_none=True)
+    if interval is not None:
+        bar.monitor_interval = 0
+    try:
+        with same_environment():
+            yield
+    finally:
+        sys.setrecursionlimit(limit)
+        if method is None:  # a user may still choose one
+            multiprocessing.set_start_method(None, force=True)
+        if interval is not None:
+            bar.monitor_interval = interval
 
 
 def _tanh(x: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from probgen.contexts import same_environment
 from probgen.pair import LatentVariableModel
 
 
+@same_environment()  # torch notes there where inductor keeps its cache
 def make_optimizer(
     pair: LatentVariableModel, optimizer: Any, learning_rate: float, device: torch.device
 ) -> torch.optim.Optimizer:
