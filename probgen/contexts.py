@@ -6,6 +6,7 @@ What they switch is the process's, so each holds its lock (`probgen.locking`) wh
 from __future__ import annotations
 
 import operator
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -143,6 +144,18 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     with LOCK, kept_modes(module), torch.no_grad(), quiet_pyro():
         module.eval()
         yield
+
+
+@contextmanager
+def same_environment() -> Iterator[None]:
+    """Put the environment variables back afterwards."""
+    kept = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - kept.keys():
+            del os.environ[name]
+        os.environ.update(kept)
 
 
 _OUT_OF_MEMORY = (

@@ -1,4 +1,5 @@
-"""The processes of a fit: they end with the one that called, and never train the same fit several times."""
+"""The processes of a fit: they end with the one that called, and never train the same fit several times.
+And what a call leaves in its own process."""
 
 from __future__ import annotations
 
@@ -159,3 +160,40 @@ def test_a_launcher_of_several_processes_is_refused(
         pg.log_marginal_likelihood(vae(), x, devices=2, device="cpu")
     monkeypatch.setenv("WORLD_SIZE", "1")  # a launcher of one process is no matter
     assert len(pg.fit(vae(), x, num_epochs=1, **SETTINGS).elbo) == 1
+
+
+COMPILES = """
+import gc, multiprocessing, os, signal, sys, threading, torch, pyro, probgen as pg
+
+def state():
+    return {
+        "path": [place for place in sys.path if not place.endswith("_vendor")],
+        "recursion": sys.getrecursionlimit(),
+        "environment": dict(os.environ),
+        "start method": multiprocessing.get_start_method(allow_none=True),
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "processes": multiprocessing.active_children(),
+        "torch threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "precision": (torch.get_default_dtype(), torch.get_float32_matmul_precision()),
+        "gradients": torch.is_grad_enabled(),
+        "signals": [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)],
+        "hooks": (sys.excepthook, sys.gettrace(), gc.isenabled(), gc.get_threshold()),
+        "generator": torch.get_rng_state().tolist(),
+        "validation": pyro.settings.get(),
+    }
+
+vae = pg.models.VAE(x=pg.Normal(4), z=pg.Normal(2), hidden=(4,))
+x = torch.ones(16, 4)
+before = state()
+pg.fit(vae, x, num_epochs=2, batch_size=8, compile=True, progress=False, device="cpu")
+after = state()
+print("compiled", "torch._inductor.codecache" in sys.modules)
+print("left", {name: (before[name], after[name]) for name in before if before[name] != after[name]})
+"""
+
+
+@pytest.mark.slow
+def test_compiling_leaves_the_process_as_it_was() -> None:
+    """All but the place where setuptools, once imported, looks for further modules."""
+    done = subprocess.run([sys.executable, "-c", COMPILES], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["compiled True", "left {}"], done.stderr[-1000:]

@@ -70,6 +70,7 @@ def test_calls_in_threads_are_those_one_after_the_other(attack: Any, count: int)
     assert found.count == count and not found.wrong
 
 
+@pytest.mark.filterwarnings("ignore:.*supervised learning")
 def test_folds_in_threads_are_those_one_after_the_other(iris: Any) -> None:
     rows, labels, _ = iris
     made = pg.SemiSupervisedClassifier("m2", hidden=(4,), num_epochs=2, start=None, random_state=0)
@@ -184,6 +185,12 @@ def test_errors_and_interrupts_leave_the_lock_free(vae: Any, x: torch.Tensor) ->
     free.set()
     holder.join(PATIENCE)
     in_time(lambda: vae.sample(2, seed=0))
+
+
+def test_a_warning_names_the_line_that_called(vae: Any, x: torch.Tensor) -> None:
+    with pytest.warns(pg.UnreliableEstimateWarning) as found:
+        pg.log_marginal_likelihood(vae, x, num_samples=2, device="cpu")
+    assert found[0].filename == __file__
 
 
 def test_what_is_a_threads_own_stays_so(vae: Any, x: torch.Tensor) -> None:

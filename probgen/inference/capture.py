@@ -16,7 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probgen.contexts import capturing, fixed_seed, quiet_pyro, random_state, set_random_state
+from probgen.contexts import (
+    capturing,
+    fixed_seed,
+    quiet_pyro,
+    random_state,
+    same_environment,
+    set_random_state,
+)
 from probgen.inference.compilation import compiled, has_compiler
 from probgen.pair import LatentVariableModel
 
@@ -255,6 +262,7 @@ def trace(
         stack.enter_context(fixed_seed(0, device))
         stack.enter_context(quiet_pyro())
         stack.enter_context(capturing())
+        stack.enter_context(same_environment())
         stack.enter_context(torch.enable_grad() if gradients else torch.no_grad())
         return make_fx(function)(*inputs)
 

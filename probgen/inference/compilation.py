@@ -2,23 +2,31 @@
 
 Weights go into a graph as inputs, so that one machine code serves every pair of the same structure and
 batches of the same shape. It is kept by all that it depends on, the least recently used left out.
+
+What inductor switches in the process is put back: the limit of recursion, the environment, the start
+method of multiprocessing, and the thread of a progress bar that is not shown. What stays are modules
+that were imported, and with setuptools its folder of further modules at the end of `sys.path`, where it
+looks for them later.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import operator
 import platform
 import shutil
-import threading
+import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from probgen.contexts import quiet_pyro
+from probgen.contexts import quiet_pyro, same_environment
+from probgen.locking import LOCK
 
 MOST_KEPT = 32
 """Graphs whose machine code is kept in a process, for calls to come."""
@@ -28,7 +36,6 @@ WORTH = 500_000
 
 
 _kept: OrderedDict[Hashable, Callable[..., Any]] = OrderedDict()
-_lock = threading.RLock()
 
 
 def compiled(graph: Any, inputs: Sequence[Tensor]) -> Callable[..., Any]:
@@ -38,7 +45,7 @@ def compiled(graph: Any, inputs: Sequence[Tensor]) -> Callable[..., Any]:
         graph: as `make_fx` traces it; it is changed.
         inputs: what it will be called with, or tensors of the same shapes, strides and kinds.
     """
-    with _lock:  # inductor is not made for several threads
+    with LOCK:  # inductor is not made for several threads
         held = _held_tensors_to_inputs(graph)
         everything = [*inputs, *held]
         key = _key(graph, everything)
@@ -121,7 +128,7 @@ def _kind(tensor: Tensor) -> Hashable:
 
 def _machine_code(graph: Any, inputs: Sequence[Tensor]) -> Callable[..., Any]:
     """A graph through inductor; draws come from PyTorch's own generators, as without it."""
-    with warnings.catch_warnings(), quiet_pyro(), torch.no_grad():
+    with quiet_pyro(), warnings.catch_warnings(), torch.no_grad(), _process_as_before():
         warnings.simplefilter("ignore")  # of torch's own parts
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx
@@ -141,6 +148,25 @@ def _machine_code(graph: Any, inputs: Sequence[Tensor]) -> Callable[..., Any]:
                 parts[torch.ops.aten.mm.default] = _mm
             run: Any = compile_fx(graph, list(inputs), decompositions=parts)
     return cast(Callable[..., Any], run)
+
+
+@contextmanager
+def _process_as_before() -> Iterator[None]:
+    """Put back what inductor switches in the process."""
+    bar = vars(torch.hub)["tqdm"]  # its thread would watch a bar that is not shown
+    interval = getattr(bar, "monitor_interval", None)
+    limit, method = sys.getrecursionlimit(), multiprocessing.get_start_method(allow_none=True)
+    if interval is not None:
+        bar.monitor_interval = 0
+    try:
+        with same_environment():
+            yield
+    finally:
+        sys.setrecursionlimit(limit)
+        if method is None:  # a user may still choose one
+            multiprocessing.set_start_method(None, force=True)
+        if interval is not None:
+            bar.monitor_interval = interval
 
 
 def _tanh(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from probgen.contexts import same_environment
 from probgen.pair import LatentVariableModel
 
 
@@ -39,6 +40,7 @@ def check_learnable(pair: LatentVariableModel) -> None:
         )
 
 
+@same_environment()  # torch notes there where inductor keeps its cache
 def make_optimizer(
     pair: LatentVariableModel, optimizer: Any, learning_rate: float, device: torch.device
 ) -> torch.optim.Optimizer:

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from probgen.contexts import same_environment
 from probgen.data import Dataset, Splits
 from probgen.files import read_tensors, write_tensors
 
@@ -153,7 +154,7 @@ def launch(
                 f"{owner}: devices={devices} sends {name} to other processes, and it cannot be "
                 f"pickled: {error}. Define its class or function in a module, or use devices=1."
             ) from error
-    with tempfile.TemporaryDirectory() as folder, _same_environment():
+    with tempfile.TemporaryDirectory() as folder, same_environment():
         try:
             from lightning_fabric import Fabric
         except ImportError:
@@ -177,18 +178,6 @@ _NOT_BEGUN = (
     "None had begun: each imports what it is sent, and runs the script that calls from its top, so that "
     "has to be a file:"
 )
-
-
-@contextmanager
-def _same_environment() -> Iterator[None]:
-    """Where processes meet is told by environment variables; none of them stays behind."""
-    kept = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - kept.keys():
-            del os.environ[name]
-        os.environ.update(kept)
 
 
 class _Job:
