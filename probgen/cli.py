@@ -79,7 +79,7 @@ Trust = Annotated[
 
 
 Precision = Annotated[
-    str, typer.Option(help="float32; bf16 (coarse matrix products, faster on new hardware); float64.")
+    str, typer.Option(help="float32; bf16 (coarse matrix products, only where they are faster; bf16-forced: anyhow); float64.")
 ]  # fmt: skip
 Compile = Annotated[
     bool | None, typer.Option("--compile/--no-compile", help="Machine code of a step; by default where it pays.")
