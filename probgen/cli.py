@@ -307,7 +307,7 @@ def _show(result: tuple[str, dict[str, Any]], as_json: bool) -> None:
     """Print what a command says: as text, or as one JSON object."""
     text, record = result
     if not as_json:
-        typer.echo(text)
+        typer.echo(_printable(text))
         return
     import json
 
@@ -412,8 +412,13 @@ def _check_folder() -> None:
 
 def _refuse(message: str) -> None:
     typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
-    typer.echo(message, err=True)
+    typer.echo(_printable(message), err=True)
     sys.exit(2)
+
+
+def _printable(text: str) -> str:
+    """What would steer a terminal (in the name of a file, say) in its written form."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

@@ -376,6 +376,11 @@ def test_a_working_directory_that_is_gone(probgen: Any, tmp_path: Path) -> None:
     assert done.status == 2 and "working directory is gone" in done.err
 
 
+def test_names_do_not_steer_the_terminal(probgen: Any) -> None:
+    done = probgen("show", "\x1b]0;title\x07\u202e")
+    assert done.status == 2 and r"There is no run in \x1b]0;title\x07\u202e: it does" in done.err
+
+
 def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     command = f"{sys.executable} -m probgen train --help | true"
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
