@@ -13,6 +13,7 @@ from .formula import FormulaError as FormulaError
 from .inference.capture import CaptureWarning as CaptureWarning
 from .inference.classification import calibration_error as calibration_error
 from .inference.classification import class_probabilities as class_probabilities
+from .inference.devices import PrecisionWarning as PrecisionWarning
 from .inference.marginal_likelihood import log_marginal_likelihood as log_marginal_likelihood
 from .inference.objectives import ELBO as ELBO
 from .inference.posterior import active_units as active_units

@@ -1,5 +1,17 @@
-"""`python -m probgen` is the command line."""
+"""`python -m probgen` and the installed command: the command line, and Ctrl-C while it is imported."""
 
-from probgen.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """The `probgen` command."""
+    try:
+        from probgen import cli
+
+        cli.main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

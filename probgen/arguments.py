@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 
 import probgen as pg
 from probgen.data import Dataset
+from probgen.formula import parse
 from probgen.networks import as_widths
 from probgen.recipes import ACTIVATIONS, read_variable
 
@@ -49,6 +50,7 @@ def make_pair(
     if activation is not None:
         settings["activation"] = _activation(activation)
     if p is not None:
+        variables |= _from_data(p, variables, data)
         return pg.declare(p, q or "", **{**settings, **variables})
     assert model is not None
     if ":" in model or model.endswith(".py"):
@@ -155,6 +157,29 @@ def _activation(text: str) -> Any:
         hint = f"; did you mean {names[near[0]]}?" if near else ", such as Tanh, ReLU or SiLU."
         raise ValueError(f"--activation {text!r} is no nonlinearity of torch.nn{hint}")
     return getattr(torch.nn, names[text.lower()])
+
+
+def _from_data(p: str, given: Container[str], data: Dataset) -> dict[str, pg.Variable]:
+    """The variables of a formula that are not given: x and y are what the data say.
+
+    Raises:
+        ValueError: a formula that cannot be read, or variables that the data do not have either.
+    """
+    names = dict.fromkeys(n for f in parse(p, "p") for n in (f.name, *f.parents))
+    left = [name for name in names if name not in given]
+    unknown = [name for name in left if name not in data.values]
+    if unknown:
+        options = " ".join(f"--var {name}=normal:8" for name in unknown)
+        raise ValueError(
+            f"The data have no {', '.join(unknown)}, so --p needs its family: {options}, or bernoulli:8, "
+            "or categorical:10 for a class."
+        )
+    found = {n: _family(data) for n in left if n == "x"}
+    for name in left:
+        if name != "x":
+            labels = not data[name].is_floating_point()
+            found[name] = read_variable("categorical" if labels else "normal", data[name])
+    return found
 
 
 def _family(data: Dataset) -> pg.Variable:

@@ -6,7 +6,9 @@ Only typer is imported here, so that help and completion answer at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,7 +90,7 @@ Pair = Annotated[
 
 
 Precision = Annotated[
-    str, typer.Option(help="float32; bf16 (coarse matrix products, faster on new hardware); float64.")
+    str, typer.Option(help="float32; bf16 (coarse matrix products, only where they are faster; bf16-forced: anyhow); float64.")
 ]  # fmt: skip
 Compile = Annotated[
     bool | None, typer.Option("--compile/--no-compile", help="Machine code of a step; by default where it pays.")
@@ -364,9 +366,47 @@ def _options(
     pass
 
 
+class _Signals:
+    """What the process was told while a command ran; Ctrl-C may be swallowed on its way, by a fit that
+    keeps its run or an import that makes another error of it."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in ((signal.SIGINT, self.stop), (signal.SIGTERM, self.end)):
+                self.before[number] = signal.signal(number, handler)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def stop(self, number: int, frame: Any) -> None:
+        self.interrupted = True
+        raise KeyboardInterrupt
+
+    def end(self, number: int, frame: Any) -> None:
+        sys.exit(128 + number)  # runs keep their last whole epoch
+
+
 def main() -> None:
-    """The `probgen` command: bad input ends with one message and status 2."""
+    """The `probgen` command: bad input ends with one message and status 2, Ctrl-C with 130."""
+    with _Signals() as signals:
+        try:
+            _run()
+        except BaseException:
+            if not signals.interrupted or os.environ.get("PROBGEN_DEBUG"):
+                raise
+        if signals.interrupted:
+            sys.exit(130)
+
+
+def _run() -> None:
     try:
+        _check_folder()
         app(prog_name="probgen")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -380,6 +420,15 @@ def main() -> None:
             raise
         text = str(error).strip().split("\n")[0]
         _refuse(f"{type(error).__name__}: {text}\nPROBGEN_DEBUG=1 shows where it comes from.")
+
+
+def _check_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise OSError(
+            "The working directory is gone or closed to you; cd to another one."
+        ) from error
 
 
 def _refuse(message: str) -> None:

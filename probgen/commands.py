@@ -156,7 +156,7 @@ def evaluate(
     name += f"-first{limit}" if limit is not None else ""
     name += f"-seed{seed}" if seed and method != "exact" else ""
     name += f"-{draws}" if draws != "iid" and method != "exact" else ""
-    name += f"-{precision}" if precision != "float32" else ""
+    name += f"-{score.precision}" if score.precision not in (None, "float32") else ""
     path = found.save_score(score, name)
     return f"{score!r}\nWritten to {path}", {"run": run, "name": name, **score_record(score)}
 
@@ -178,6 +178,7 @@ def score_record(score: Score) -> dict[str, Any]:
         "measure": score.measure,
         "transformation": score.transformation,
         "log_jacobian": score.log_jacobian,
+        "precision": score.precision,
         "data_hash": score.data_hash,
         "note": score.warning(),
     }

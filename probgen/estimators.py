@@ -136,7 +136,7 @@ class SemiSupervisedClassifier(
         classes: Sequence[Any] | None = None,
         unlabelled: Any = -1,
         num_samples: int = 32,
-        precision: Literal["float32", "bf16", "float64"] = "float32",
+        precision: Literal["float32", "bf16", "bf16-forced", "float64"] = "float32",
         device: str = "auto",
         run_dir: str | os.PathLike[str] | None = None,
         progress: bool = False,

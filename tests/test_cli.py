@@ -344,5 +344,56 @@ def test_ctrl_c_keeps_the_run(tmp_path: Path) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and "the same command with --run-dir r --resume" in out
+    assert process.returncode == 130 and "the same command with --run-dir r --resume" in out
     assert pg.load_run(tmp_path / "r").result.stopped == "interrupted"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+@pytest.mark.parametrize(("signal", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("module", ["typer", "torch"])
+def test_a_signal_while_modules_are_imported(
+    tmp_path: Path, module: str, signal: str, status: int
+) -> None:
+    """No traceback; a module that is imported late and signals its own process stands in for a hand."""
+    if (module, signal) == ("typer", "SIGTERM"):
+        pytest.skip("ends by the signal itself")
+    body = f"import os, signal; os.kill(os.getpid(), signal.{signal}); [0 for _ in range(10**7)]"
+    (tmp_path / f"{module}.py").write_text(body)
+    code = "import sys; from probgen.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "vae", "--data", "digits"], cwd=tmp_path,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_working_directory_that_is_gone(probgen: Any, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    done = probgen("list")
+    assert done.status == 2 and "working directory is gone" in done.err
+
+
+def test_names_do_not_steer_the_terminal(probgen: Any) -> None:
+    done = probgen("show", "\x1b]0;title\x07\u202e")
+    assert done.status == 2 and r"There is no run in \x1b]0;title\x07\u202e: it does" in done.err
+
+
+def test_a_reader_that_goes_away(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m probgen train --help | true"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert not done.stderr
+
+
+def test_a_formula_takes_from_the_data_what_it_can(probgen: Any) -> None:
+    formula = ("train", "--p", "p(y) p(z) p(x | y, z)", "--q", "q(y | x) q(z | x, y)", "--data",
+               "digits", "--epochs", "1", "--hidden", "4", "-q", "--run-dir", "r")  # fmt: skip
+    done = probgen(*formula, "--var", "z=normal:8")
+    assert done.status == 0, done.err
+    assert pg.load_run("r").pair.variables == {
+        "y": pg.Categorical(10), "z": pg.Normal(8), "x": pg.Normal(64)
+    }  # fmt: skip
+    without = probgen(*formula)
+    assert without.status == 2 and "--var z=normal:8" in without.err and "pg." not in without.err

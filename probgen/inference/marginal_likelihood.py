@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from probgen.contexts import as_count, as_seed, enough_memory, evaluation, fixed_seed
 from probgen.data import Dataset
 from probgen.inference.capture import check_compile
-from probgen.inference.devices import as_device, as_dtype, placed
+from probgen.inference.devices import as_device, as_dtype, placed, used_precision
 from probgen.inference.inputs import prepare
 from probgen.inference.parallel import launch
 from probgen.inference.scores import Score, UnreliableEstimateWarning, provenance
@@ -68,8 +69,8 @@ def log_marginal_likelihood(
         device: `"auto"`, or a device as torch names it.
         devices: how many GPUs, or processes of a CPU, share the data.
         precision: `"float32"` or `"float64"`, of networks and log-probabilities, or `"bf16"`, matrix
-            products in bfloat16 and the rest in float32; averages over samples are always taken
-            in float64.
+            products in bfloat16 and the rest in float32, as in `pg.fit`; averages over samples are
+            always taken in float64.
         compile: make machine code of a pass over some data, as `pg.fit` does of a step; `"auto"`
             from 3,000 passes on. What a pass takes is in the score's `chunk`: 4,000 draws of an
             MNIST network of 500 hidden units on a CPU, more of smaller ones or on a GPU.
@@ -85,6 +86,7 @@ def log_marginal_likelihood(
 
     Warns:
         UnreliableEstimateWarning: the diagnostics say that the number is a lower bound only.
+        PrecisionWarning: the device is slower in bf16, so float32 is used.
 
     References:
         Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders", eq. 8.
@@ -112,7 +114,9 @@ def log_marginal_likelihood(
     )
     devices = as_count(devices, "devices", "log_marginal_likelihood")
     seed = as_seed(seed, "log_marginal_likelihood")
-    target, dtype = as_device(device), as_dtype(precision)
+    target = as_device(device)
+    precision = used_precision(precision, target, "log_marginal_likelihood")
+    dtype = as_dtype(precision)
     scored = placed(pair, target, dtype)
     dataset = prepare(scored, data, owner="log_marginal_likelihood", device=target, dtype=dtype)
     if draws not in ("iid", "rqmc"):
@@ -132,7 +136,7 @@ def log_marginal_likelihood(
     ):
         trace = first_trace(scored, dataset)
         if method == "exact":
-            return Score.closed_form(
+            exact = Score.closed_form(
                 _closed_form(scored, dataset),
                 dataset,
                 names=list(dataset.values),
@@ -140,6 +144,7 @@ def log_marginal_likelihood(
                 model=pair.name,
                 quantity=_quantity(trace, dataset),
             )
+            return replace(exact, precision=precision)
     settings: dict[str, Any] = {
         "num_samples": num_samples, "draws": draws, "seed": seed, "precision": precision,
         "compile": compile, "progress": progress,
@@ -162,6 +167,7 @@ def log_marginal_likelihood(
         **provenance(dataset, list(dataset.values)),
         name=pair.name,
         quantity=_quantity(trace, dataset),
+        precision=precision,
     )
     message = score.warning()
     if message:

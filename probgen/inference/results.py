@@ -24,6 +24,7 @@ class FitResult:
         stopped: why it ended: `"completed"`, `"early"` or `"interrupted"`.
         device: where it ran.
         observed: the variables that were given.
+        precision: what was computed in.
     """
 
     pair: LatentVariableModel
@@ -35,6 +36,7 @@ class FitResult:
     stopped: Literal["completed", "early", "interrupted"] = "completed"
     device: str = "cpu"
     observed: tuple[str, ...] = ()
+    precision: str = "float32"
 
     def __repr__(self) -> str:
         if not self.elbo:

@@ -61,6 +61,7 @@ class Score:
             of the data are not independent.
         chunk: data and draws in a pass. With other chunks the same seed gives other draws; they
             follow from the pair, the number of data and the device.
+        precision: what networks and log-probabilities were computed in, where that is known.
 
     References:
         Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders", eq. 8.
@@ -82,6 +83,7 @@ class Score:
     quantity: str = "log p(x)"
     replicates: Array | None = None
     chunk: tuple[int, int] | None = None
+    precision: str | None = None
 
     @classmethod
     def closed_form(
