@@ -130,7 +130,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@settings(max_examples=500, **QUIET)
+@settings(max_examples=100, **QUIET)
 @given(data=st.data())
 def test_configurations(run: Path, data: Any) -> None:
     """Anything in the place of anything, with a checksum that fits: refused, or as it was."""
