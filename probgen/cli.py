@@ -406,7 +406,6 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        _check_folder()
         app(prog_name="probgen")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -420,15 +419,6 @@ def _run() -> None:
             raise
         text = str(error).strip().split("\n")[0]
         _refuse(f"{type(error).__name__}: {text}\nPROBGEN_DEBUG=1 shows where it comes from.")
-
-
-def _check_folder() -> None:
-    try:
-        os.getcwd()
-    except OSError as error:
-        raise OSError(
-            "The working directory is gone or closed to you; cd to another one."
-        ) from error
 
 
 def _refuse(message: str) -> None:

@@ -18,7 +18,7 @@ import torch
 import probgen as pg
 from probgen.arguments import assignments, make_pair, shares, transform, two_numbers, widths
 from probgen.contexts import enough_memory, fixed_seed
-from probgen.files import make_folder, write_atomically
+from probgen.files import absolute, make_folder, write_atomically
 from probgen.inference.inputs import known_part
 from probgen.inference.scores import Score
 from probgen.run_list import runs_below
@@ -306,7 +306,7 @@ def show(run: Path, source: bool, pair: str | None, trust_code: bool) -> Answer:
 
 def list_runs(folder: Path) -> Answer:
     """An aligned table of the runs below a folder, damaged ones with the reason."""
-    if not folder.is_dir():
+    if not absolute(folder).is_dir():
         raise FileNotFoundError(
             f"There is no folder {folder}; name one that has runs in it: probgen list FOLDER."
         )

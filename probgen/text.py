@@ -25,7 +25,7 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> tuple[list[
 
 
 def printable(text: str, *, lines: bool = True) -> str:
-    """Text without what moves a cursor, changes colours or hides letters, which is written out.
+    r"""Text without what moves a cursor, changes colours or hides letters, which is written out.
 
     Names and paths may come from files of anybody, and a terminal obeys what it is sent.
 

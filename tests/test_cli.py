@@ -373,7 +373,7 @@ def test_a_working_directory_that_is_gone(probgen: Any, tmp_path: Path) -> None:
     os.chdir(gone)
     gone.rmdir()
     done = probgen("list")
-    assert done.status == 2 and "working directory is gone" in done.err
+    assert done.status == 2 and "the working folder was deleted" in done.err
 
 
 def test_names_do_not_steer_the_terminal(probgen: Any) -> None:

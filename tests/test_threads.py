@@ -256,7 +256,7 @@ PLAIN = {
     # what runs no pair
     "Bernoulli", "Categorical", "Normal", "Variable", "Conditional", "MLP", "ConvDecoder",
     "ConvEncoder", "Dataset", "Splits", "FitResult", "FewLabels", "FormulaError", "RunError", "Run",
-    "Score", "CaptureWarning", "UnreliableEstimateWarning", "calibration_error", "table", "load",
+    "Score", "CaptureWarning", "UnreliableEstimateWarning", "PrecisionWarning", "calibration_error", "table", "load",
     "declare", "load_pair", "models", "plots", "plots.confusion", "plots.errors", "plots.images",
     "plots.learning_curve", "plots.page_style", "plots.reliability", "plots.importance_weights",
 }  # fmt: skip
