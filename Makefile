@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test long lint clean
+.PHONY: demo test long attacks lint clean
 
 demo: $(READY)
 	$(BIN)/python -m experiments.digits --out out/digits
@@ -17,6 +17,11 @@ test: lint
 # What takes minutes a test, left out above.
 long: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m long
+
+# What must not give a wrong number, a traceback or run code; SHARE=0.1 for a tenth.
+SHARE ?= 1
+attacks: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attacks --share $(SHARE)
 
 lint: $(READY)
 	$(BIN)/ruff check .
