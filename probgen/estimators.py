@@ -350,7 +350,7 @@ class SemiSupervisedClassifier(
             self._class_prior(), int(self.num_samples),
         )  # fmt: skip
 
-    def _class_prior(self) -> str | tuple[float, ...]:
+    def _class_prior(self) -> ClassPrior:
         classes = getattr(self, "classes_", None)  # M1 alone is trained without
         return as_class_prior(self.class_prior, OWNER, None if classes is None else len(classes))
 

@@ -24,6 +24,7 @@ from probgen.inference.results import FitResult
 from probgen.inference.semisupervised import SemiSupervised
 from probgen.inference.svi import fit
 from probgen.models.adgm import ADGM
+from probgen.models.class_prior import ClassPrior
 from probgen.models.m1m2 import M1M2
 from probgen.models.m2 import M2
 from probgen.models.vae import VAE
@@ -88,7 +89,7 @@ class Plan:
     progress: bool = False
     validation: Dataset | None = None
     start: str | None = "auto"
-    class_prior: str | tuple[float, ...] = "learned"
+    class_prior: ClassPrior = "learned"
     num_samples: int = 32
     stage: str | None = None
 
@@ -199,7 +200,7 @@ def train_m1(x: Variable, data: Dataset, plan: Plan) -> tuple[VAE, FitResult]:
 def _of_data(x: Variable, y: Variable, data: Dataset, plan: Plan) -> LatentVariableModel:
     """M2 or ADGM, on the data themselves."""
     z, width = Normal(plan.latents or min(50, x.event_shape.numel())), _width(data)
-    prior: Any = plan.class_prior
+    prior = plan.class_prior
     with fixed_seed(plan.seed, torch.device("cpu")):
         if plan.method == "m2":
             return M2(x, y, z, hidden=plan.hidden or [width], class_prior=prior)

@@ -164,7 +164,8 @@ def test_stages_that_do_not_fit() -> None:
 
 def _with_prior(kind: str) -> pg.models.VAE:
     """A VAE whose latents do not begin at N(0, I)."""
-    z: Any = pg.Normal(5) if kind == "learned" else pg.Normal(5, 0.5 if kind == "fixed" else kind)
+    scale: Any = {"learned": "network", "fixed": 0.5}.get(kind, kind)
+    z = pg.Normal(5, scale)
     vae = pg.models.VAE(x=pg.Bernoulli(6), z=z, hidden=(7,))
     if kind == "learned":
         vae.p_z = pg.Conditional(pg.Normal(5), learned=True)

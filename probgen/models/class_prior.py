@@ -48,13 +48,12 @@ def prior_of_classes(y: Variable, prior: Any, owner: str) -> Conditional:
         return LearnedClasses(y)
     made = Conditional(y)
     if prior != "uniform":
-        made.outputs = torch.tensor(prior, dtype=torch.float64).log().to(made.outputs)
+        log_shares = torch.tensor(prior, dtype=torch.float64).log()
+        cast(Tensor, made.outputs).copy_(log_shares)
     return made
 
 
-def as_class_prior(
-    prior: Any, owner: str, num_classes: int | None = None
-) -> str | tuple[float, ...]:
+def as_class_prior(prior: Any, owner: str, num_classes: int | None = None) -> ClassPrior:
     """A word, or probabilities that sum to one.
 
     Args:
@@ -69,7 +68,7 @@ def as_class_prior(
     if isinstance(prior, str):
         if prior not in ("learned", "uniform"):
             raise ValueError(f"{owner}: class_prior must be {ways}; got {prior!r}.")
-        return prior
+        return cast(ClassPrior, prior)
     try:
         given: list[Any] = list(prior.tolist() if hasattr(prior, "tolist") else prior)
     except TypeError:

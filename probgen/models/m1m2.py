@@ -151,10 +151,12 @@ class M1M2(LatentVariableModel):
             factor.network, factor.raw_scale = theirs.network, theirs.raw_scale
         pair.p_y, pair.p_z2 = m2.p_y, m2.p_z
         place = (columns, mean, scale)
-        assert m2.p_x.network is not None
+        assert (
+            m2.p_x.network is not None and m2.q_y.network is not None and m2.q_z.network is not None
+        )
         pair.p_z1.network = _ToLatent(m2.p_x.network, *place, m1.p_z)
-        pair.q_y.network = _FromLatent(pair.q_y.network, *place)
-        pair.q_z2.network = _FromLatent(pair.q_z2.network, *place)
+        pair.q_y.network = _FromLatent(m2.q_y.network, *place)
+        pair.q_z2.network = _FromLatent(m2.q_z.network, *place)
         like = next(m1.parameters())
         return pair.to(device=like.device, dtype=like.dtype)
 
