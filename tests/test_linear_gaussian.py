@@ -97,5 +97,5 @@ def test_numpy_data() -> None:
     x = torch.randn(50, 3, dtype=torch.float64)
     a, b = (pg.models.PPCA(x=pg.Normal(3), z=pg.Normal(1)) for _ in range(2))
     a.set_maximum_likelihood(x)
-    b.set_maximum_likelihood(x.numpy())  # type: ignore[arg-type]
+    b.set_maximum_likelihood(x.numpy())
     assert torch.equal(a.loadings, b.loadings)

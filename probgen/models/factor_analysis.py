@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal, Self
 
 import pyro
 import torch
 from torch import Tensor
 
 from probgen.conditionals import Conditional
+from probgen.contexts import as_count
+from probgen.models.linear_gaussian import (
+    factor_analysis,
+    rows_for,
+    set_parameters,
+    warn_of_ends,
+)
 from probgen.pair import LatentVariableModel
 from probgen.variables import Normal, Variable
 
@@ -18,7 +25,8 @@ class FactorAnalysis(LatentVariableModel):
     r"""Factor analysis: p(z) p(x | z) with p(x | z) = N(x; W z + b, diag(σ²)), inferred by q(z | x).
 
     The guide is linear with one learned scale for all data, the form of the true posterior up to
-    its correlations. `log_prob` and `posterior` are exact.
+    its correlations. `log_prob` and `posterior` are exact, and `set_maximum_likelihood` finds the
+    parameters by EM, with the guide at the posterior.
 
     Args:
         x: a `Normal`; its scale is learned, one for each element.
@@ -37,6 +45,10 @@ class FactorAnalysis(LatentVariableModel):
         >>> fa = pg.models.FactorAnalysis(x=pg.Normal(4), z=pg.Normal(2))
         >>> fa.log_prob(torch.zeros(3, 4)).shape, fa.posterior(torch.zeros(3, 4)).mean.shape
         (torch.Size([3]), torch.Size([3, 2]))
+        >>> x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+        >>> before = fa.log_prob(x).mean()
+        >>> bool(fa.set_maximum_likelihood(x).log_prob(x).mean() > before)
+        True
     """
 
     noise: Literal["shared", "isotropic"] = "shared"
@@ -65,6 +77,43 @@ class FactorAnalysis(LatentVariableModel):
         with pyro.plate("data", self.batch_size(x=x, z=z), dim=-1):
             if z is None:
                 pyro.sample("z", self.q_z(x=x))
+
+    @torch.no_grad()
+    def set_maximum_likelihood(
+        self, x: Any, *, tolerance: float = 1e-8, max_iterations: int = 10_000
+    ) -> Self:
+        r"""Set all parameters, the guide's too, to a maximum of the likelihood, by EM.
+
+        W is taken in the rotation in which the true posterior is diagonal, so that the guide is exact.
+
+        Args:
+            x: shape `(data, *event_shape)`.
+            tolerance: nats a datum; EM ends where a step gains less.
+            max_iterations: steps at most.
+
+        Raises:
+            ValueError: x of the wrong shape, with NaN or infinite values, of fewer than two data; as many
+                latents as elements of x, or more; or a setting out of range.
+
+        Warns:
+            UserWarning: not converged, or elements of x that are left without noise.
+
+        References:
+            Rubin and Thayer, 1982, "EM algorithms for ML factor analysis".
+        """
+        owner = f"{self.name}.set_maximum_likelihood"
+        most = as_count(max_iterations, "max_iterations", owner)
+        if not isinstance(tolerance, (int, float)) or not 0 < tolerance < math.inf:
+            raise ValueError(f"{owner}: tolerance must be a number above 0, got {tolerance!r}.")
+        rows = rows_for(self, x, owner)
+        mean = rows.mean(0)
+        covariance = (rows - mean).T @ (rows - mean) / len(rows)
+        loadings, noise, found = factor_analysis(
+            covariance, self.loadings.shape[1], tolerance=tolerance, max_iterations=most
+        )
+        warn_of_ends(owner, noise, covariance.diagonal(), found, most)
+        set_parameters(self, loadings, mean, noise)
+        return self
 
     # ------------------------------------------------------------------ exact answers
 
