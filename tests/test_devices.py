@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 import probgen as pg
+from probgen.inference import marginal_likelihood
 from probgen.inference.objectives import elbo
 from probgen.inference.parallel import Group, Outcome, current_group, launch
 from probgen.inference.quasi import GivenNoise
 from probgen.inference.svi import fit_share
 from probgen.inference.traces import trace_pair
+from probgen.inference.weights import estimate_share
 from tests.fitting import structured, vae, weights
 from tests.pairs import labels, m2
 
@@ -51,19 +53,25 @@ class NoiseOfData:
         return elbo(trace_pair(pair, data, observed=observed, noise=noise))
 
 
-def fit_and_compare(group: Group, device: torch.device, **arguments: Any) -> Outcome:
-    """What every process runs: a fit, and a look at whether all have the same weights."""
-    tensors, record = fit_share(group, device, **arguments)
-    for name, tensor in tensors.items():
-        if not torch.equal(group.from_first(tensor), tensor):
-            raise AssertionError(f"{name} differs between processes")
-    return tensors, {**record, "processes": len(group.gather(group.rank))}
+def fit_and_compare(group: Group, device: torch.device, *, pair: Any, **arguments: Any) -> Outcome:
+    """What every process runs: a fit as written and one compiled, and a look at whether all have the
+    same weights."""
+    outcome: tuple[dict[str, Tensor], dict[str, Any]] = ({}, {})
+    for compile in (False, True):
+        same = copy.deepcopy(pair)
+        tensors, record = fit_share(group, device, pair=same, compile=compile, **arguments)
+        for name, tensor in tensors.items():
+            if not torch.equal(group.from_first(tensor), tensor):
+                raise AssertionError(f"{name} differs between processes, with compile={compile}")
+            outcome[0][f"{compile} {name}"] = tensor
+        outcome[1][str(compile)] = {**record, "processes": len(group.gather(group.rank))}
+    return outcome
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("compile", [False, True])
-def test_two_processes_are_one_with_a_doubled_batch(compile: bool) -> None:
-    """Equal noise, a last batch that is not full, validation shared out: equal weights and curves."""
+def test_two_processes_are_one_with_a_doubled_batch() -> None:
+    """Equal noise, a last batch that is not full, validation shared out: equal weights and curves, as
+    written and compiled."""
     x = structured(43) * 0.9 + 0.05 * torch.arange(6)
     real = pg.models.VAE(x=pg.Normal(6), z=pg.Normal(2), hidden=(8,))
     other = copy.deepcopy(real)
@@ -72,22 +80,52 @@ def test_two_processes_are_one_with_a_doubled_batch(compile: bool) -> None:
         "validation": {"x": x[:9]}, "progress": False,
     }  # fmt: skip
     one = pg.fit(other, x, batch_size=16, device="cpu", **settings)
-    arguments = {"pair": real, "data": x, "batch_size": 8, "compile": compile, **settings}
+    arguments = {"pair": real, "data": x, "batch_size": 8, **settings}
     environment = dict(os.environ)
-    tensors, record = launch(
+    tensors, records = launch(
         fit_and_compare, arguments, 2, torch.device("cpu"), owner="test", way_on=""
     )
-    assert dict(os.environ) == environment and record["processes"] == 2
-    assert record["elbo"] == pytest.approx(one.elbo, rel=1e-9)
-    assert record["validation_elbo"] == pytest.approx(one.validation_elbo, rel=1e-9)
-    assert record["best_epoch"] == one.best_epoch
-    for name, tensor in other.state_dict().items():
-        assert torch.allclose(tensors[name], tensor, rtol=1e-8, atol=1e-10)
+    assert dict(os.environ) == environment and records.keys() == {"False", "True"}
+    for compile, record in records.items():
+        assert record["processes"] == 2
+        assert record["elbo"] == pytest.approx(one.elbo, rel=1e-9)
+        assert record["validation_elbo"] == pytest.approx(one.validation_elbo, rel=1e-9)
+        assert record["best_epoch"] == one.best_epoch
+        for name, tensor in other.state_dict().items():
+            assert torch.allclose(tensors[f"{compile} {name}"], tensor, rtol=1e-8, atol=1e-10)
+
+
+def estimate_both(group: Group, device: torch.device, *, draws: str, **arguments: Any) -> Outcome:
+    """What every process runs: its share of a score by independent draws, and of one by Sobol points."""
+    outcome: tuple[dict[str, Tensor], dict[str, Any]] = ({}, {})
+    for kind in ("iid", "rqmc"):
+        columns, outcome[1][kind] = estimate_share(group, device, draws=kind, **arguments)
+        outcome[0].update({f"{kind} {name}": column for name, column in columns.items()})
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def score_launch() -> Any:
+    """`launch` for scores of one pair and data, which starts processes once for both kinds of draws."""
+    made: list[Outcome] = []
+
+    def once(work: Any, arguments: Any, *where: Any, **words: Any) -> Outcome:
+        assert work is estimate_share
+        if not made:
+            made.append(launch(estimate_both, arguments, *where, **words))
+        (tensors, records), kind = made[0], arguments["draws"]
+        kept = {n.removeprefix(f"{kind} "): t for n, t in tensors.items() if n.startswith(kind)}
+        return kept, records[kind]
+
+    return once
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("draws", ["iid", "rqmc"])
-def test_scores_are_shared_out(draws: Any) -> None:
+def test_scores_are_shared_out(
+    draws: Any, score_launch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marginal_likelihood, "launch", score_launch)
     torch.manual_seed(0)
     pair, y = m2(), labels(7)
     data = pg.Dataset({"x": structured(7), "y": y}, observed={"y": torch.arange(7) % 3 == 0})

@@ -128,7 +128,7 @@ def test_a_table_with_names(
         "--labels-column",
         "kind",
         "--epochs",
-        "150",
+        "10",
         "--seeds",
         "1",
         "-q",

@@ -19,7 +19,7 @@ from tests.fitting import QUICK, structured
 
 pytestmark = pytest.mark.filterwarnings("ignore::probgen.UnreliableEstimateWarning")
 
-KILLS = 10
+KILLS = 6
 FLIPS = 20
 
 

@@ -16,6 +16,8 @@ import pytest
 import torch
 
 import probgen as pg
+from probgen.inference import svi
+from probgen.inference.results import progress_of
 from tests.fitting import structured, vae, weights
 
 PATIENCE = 300.0
@@ -81,9 +83,18 @@ def until(condition: Any, seconds: float = PATIENCE) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
-def test_the_processes_end_with_the_one_that_called(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "signals",
+    [
+        {"interrupt": signal.SIGINT, "kill": signal.SIGKILL},
+        pytest.param({"terminate": signal.SIGTERM}, marks=pytest.mark.long),  # it kills too
+    ],
+    ids="-".join,
+)
+def test_the_processes_end_with_the_one_that_called(
+    signals: dict[str, signal.Signals], tmp_path: Path
+) -> None:
     """By Ctrl-C and by a kill, and the run can be gone on with at once."""
-    signals = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM, "kill": signal.SIGKILL}
     callers = {name: begin(tmp_path / name, GUARDED, 10**6) for name in signals}
     try:
         for name, caller in callers.items():
@@ -118,6 +129,37 @@ def test_a_script_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
     assert "devices=2 starts processes, and each runs the script from its top" in errors
 
 
+def test_two_such_fits_start_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the start of processes replaced by a look at whether another is under way."""
+    under_way: list[int] = []
+    most: list[int] = []
+
+    def launched(work: Any, arguments: Any, *where: Any, **words: Any) -> Any:
+        under_way.append(1)
+        time.sleep(0.2)
+        most.append(len(under_way))
+        under_way.pop()
+        result = pg.fit(arguments["pair"], arguments["data"], num_epochs=1, **SETTINGS)
+        return dict(result.pair.state_dict()), progress_of(result)
+
+    monkeypatch.setattr(svi, "launch", launched)
+    pairs, x = [vae(), vae()], structured(32)
+    threads = [
+        threading.Thread(
+            target=pg.fit, args=(pair, x), kwargs={"num_epochs": 1, "devices": 2, **SETTINGS},
+            daemon=True,
+        )
+        for pair in pairs
+    ]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert most == [1, 1]
+    assert torch.equal(weights(pairs[0]), weights(pairs[1]))
+
+
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_such_fits_in_two_threads() -> None:
     """One after the other, each as alone."""
