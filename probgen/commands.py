@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -205,25 +206,40 @@ def classify(
         split=None if split is None else two_numbers(split),
     )
     folder = out or _new_folder(f"classify-{method.replace('+', '')}", splits.train.name)
-    found = pg.few_labels(
-        splits, method, labels=labels, seeds=seeds, folder=folder, progress=not quiet,
-        num_epochs=epochs, alpha=alpha, latents=latents,
-        hidden=None if hidden is None else widths(hidden),
-        class_prior=shares(class_prior),
-        likelihood=likelihood, precision=precision, device=device,
-    )  # fmt: skip
-    record = {"out": folder, **found.record()}
-    plain = json.dumps({**record, "out": str(folder)}, indent=2)
-    write_atomically(folder / "results.json", f"{plain}\n".encode())
+    with _says_how_to_go_on(folder):
+        found = pg.few_labels(
+            splits, method, labels=labels, seeds=seeds, folder=folder, progress=not quiet,
+            num_epochs=epochs, alpha=alpha, latents=latents,
+            hidden=None if hidden is None else widths(hidden),
+            class_prior=shares(class_prior),
+            likelihood=likelihood, precision=precision, device=device,
+        )  # fmt: skip
+        record = {"out": folder, **found.record()}
+        plain = json.dumps({**record, "out": str(folder)}, indent=2)
+        write_atomically(folder / "results.json", f"{plain}\n".encode())
+        written = None
+        if figures:
+            written = few_labels_report(found, splits, folder / "figures", progress=not quiet)
     text = [repr(splits), repr(found)]
-    if figures:
-        written = few_labels_report(found, splits, folder / "figures", progress=not quiet)
+    if written is not None:
         record["figures"] = written
         text.append(
             f"Figures in {folder / 'figures'}: {', '.join(p.name for p in written.values())}"
         )
     text.append(f"Written to {folder}. The same command with --out {folder} goes on or adds seeds.")
     return "\n".join(text), record
+
+
+@contextmanager
+def _says_how_to_go_on(folder: Path) -> Iterator[None]:
+    """Of a command of several fits, that Ctrl-C ends."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"{folder} keeps what is trained" if folder.is_dir() else "Nothing was trained yet"
+        again = f"Stopped. {kept}. To go on: the same command with --out {folder}"
+        print(printable(again), file=sys.stderr)
+        raise
 
 
 def sample(
