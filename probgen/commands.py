@@ -17,7 +17,15 @@ import numpy as np
 import torch
 
 import probgen as pg
-from probgen.arguments import assignments, make_pair, shares, transform, two_numbers, widths
+from probgen.arguments import (
+    assignments,
+    check_local,
+    make_pair,
+    shares,
+    transform,
+    two_numbers,
+    widths,
+)
 from probgen.contexts import enough_memory, fixed_seed
 from probgen.files import absolute, make_folder, write_atomically
 from probgen.inference.inputs import known_part
@@ -33,7 +41,7 @@ Answer = tuple[str, dict[str, Any]]
 def train(
     *,
     model: str | None, data: str | None, p: str | None, q: str | None, var: Sequence[str] | None,
-    hidden: str | None, activation: str | None, epochs: int, batch_size: int | None,
+    local: bool, name: str | None, hidden: str | None, activation: str | None, epochs: int, batch_size: int | None,
     learning_rate: float, schedule: str, objective: str, particles: int, warmup: int,
     patience: int | None, precision: str, compile: bool | None, device: str, devices: int,
     seed: int, binarize: str | None,
@@ -58,7 +66,7 @@ def train(
     )
     few = enough_memory("train", "the sizes in --var, or --hidden")
     with few, fixed_seed(seed, torch.device("cpu")):
-        pair = make_pair(model, p, q, var or [], hidden, activation, splits.train)
+        pair = make_pair(model, p, q, var or [], hidden, activation, splits.train, local, name)
     words = {"elbo": False, "analytic-kl": True}
     if objective not in words:
         raise ValueError(f"--objective must be elbo or analytic-kl, got {objective!r}.")
@@ -70,6 +78,8 @@ def train(
     elif schedule != "constant":
         raise ValueError(f"--schedule must be constant or cosine, got {schedule!r}.")
     known = list(known_part(pair, splits.train).values)
+    if p is not None:
+        check_local(pair, known)
     result = pg.fit(
         pair,
         splits,
