@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Container, Sequence
+import warnings
+from collections.abc import Collection, Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ MODELS: dict[str, Any] = {
 
 def make_pair(
     model: str | None, p: str | None, q: str | None, var: Sequence[str], hidden: str | None,
-    activation: str | None, data: Dataset,
+    activation: str | None, data: Dataset, local: bool = False, name: str | None = None,
 ) -> pg.LatentVariableModel:  # fmt: skip
     """A pair from a formula, a library name or a file, with shapes taken from data.
 
@@ -43,6 +44,9 @@ def make_pair(
             "by --p and --q."
         )
     texts = assignments(var, "--var")
+    reserved = [n for n in texts if n in ("local", "name", "hidden", "activation")]
+    if reserved and p is not None:
+        raise ValueError(f"--var {reserved[0]}: no variable can be called so; take another name.")
     variables = {n: read_variable(text, data.values.get(n)) for n, text in texts.items()}
     settings: dict[str, Any] = {}
     if hidden is not None:
@@ -51,7 +55,13 @@ def make_pair(
         settings["activation"] = _activation(activation)
     if p is not None:
         variables |= _from_data(p, variables, data)
-        return pg.declare(p, q or "", **{**settings, **variables})
+        if name is not None:
+            settings["name"] = name
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "declare: .* is drawn anew")  # `check_local` refuses
+            return pg.declare(p, q or "", local=local, **{**settings, **variables})
+    if local or name is not None:
+        raise ValueError("--local and --name are for a formula, given by --p and --q.")
     assert model is not None
     if ":" in model or model.endswith(".py"):
         if var or settings:
@@ -87,6 +97,28 @@ def make_pair(
         **{name: variables.get(name, latent) for name in names}, **settings
     )
     return pair
+
+
+def check_local(pair: pg.LatentVariableModel, known: Collection[str]) -> None:
+    """Refuse a formula with a latent that no data inform, unless --local says that it is meant.
+
+    Args:
+        pair: what was declared.
+        known: variables that the data give.
+
+    Raises:
+        ValueError: names the latents, and the ways out.
+    """
+    inferred = pair.factors("q")
+    names = [name for name in pair.uninformed_names(known) if name in inferred]
+    if names and not pair.local:
+        raise ValueError(
+            f"No data inform {', '.join(names)}: --q gives one guide for all data, though --p draws "
+            f"{names[0]} anew for each datum. If each datum has its own, let the guide see the data, "
+            f"as in q({names[0]} | x). If you mean one value for all data, as the weights of a "
+            "regression have: global latents are not there yet. If one guide for all data is what you "
+            "mean, say so: --local."
+        )
 
 
 def transform(binarize: str | None, dequantize: bool, standardize: bool) -> Any:

@@ -120,6 +120,10 @@ def train(
             "y=categorical:10. Without a shape it is that of the data."
         ),
     ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="One guide q(z) for all data of a formula is meant.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="What to call a formula's model.")] = None,
     hidden: Annotated[
         str | None, typer.Option(help="Widths of hidden layers: 500,500; none is a linear map.")
     ] = None,
@@ -167,7 +171,7 @@ def train(
     """Train a model on data, into a run directory that survives a crash."""
     from probgen import commands
 
-    options = {name: value for name, value in locals().items() if name not in ("commands", "json")}
+    options = {key: value for key, value in locals().items() if key not in ("commands", "json")}
     _show(commands.train(**options), json)
 
 

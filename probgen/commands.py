@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,15 @@ import numpy as np
 import torch
 
 import probgen as pg
-from probgen.arguments import assignments, make_pair, shares, transform, two_numbers, widths
+from probgen.arguments import (
+    assignments,
+    check_local,
+    make_pair,
+    shares,
+    transform,
+    two_numbers,
+    widths,
+)
 from probgen.contexts import enough_memory, fixed_seed
 from probgen.files import absolute, make_folder, write_atomically
 from probgen.inference.inputs import known_part
@@ -32,7 +41,7 @@ Answer = tuple[str, dict[str, Any]]
 def train(
     *,
     model: str | None, data: str | None, p: str | None, q: str | None, var: Sequence[str] | None,
-    hidden: str | None, activation: str | None, epochs: int, batch_size: int | None,
+    local: bool, name: str | None, hidden: str | None, activation: str | None, epochs: int, batch_size: int | None,
     learning_rate: float, schedule: str, objective: str, particles: int, warmup: int,
     patience: int | None, precision: str, compile: bool | None, device: str, devices: int,
     seed: int, binarize: str | None,
@@ -57,7 +66,7 @@ def train(
     )
     few = enough_memory("train", "the sizes in --var, or --hidden")
     with few, fixed_seed(seed, torch.device("cpu")):
-        pair = make_pair(model, p, q, var or [], hidden, activation, splits.train)
+        pair = make_pair(model, p, q, var or [], hidden, activation, splits.train, local, name)
     words = {"elbo": False, "analytic-kl": True}
     if objective not in words:
         raise ValueError(f"--objective must be elbo or analytic-kl, got {objective!r}.")
@@ -69,6 +78,8 @@ def train(
     elif schedule != "constant":
         raise ValueError(f"--schedule must be constant or cosine, got {schedule!r}.")
     known = list(known_part(pair, splits.train).values)
+    if p is not None:
+        check_local(pair, known)
     result = pg.fit(
         pair,
         splits,
@@ -205,25 +216,40 @@ def classify(
         split=None if split is None else two_numbers(split),
     )
     folder = out or _new_folder(f"classify-{method.replace('+', '')}", splits.train.name)
-    found = pg.few_labels(
-        splits, method, labels=labels, seeds=seeds, folder=folder, progress=not quiet,
-        num_epochs=epochs, alpha=alpha, latents=latents,
-        hidden=None if hidden is None else widths(hidden),
-        class_prior=shares(class_prior),
-        likelihood=likelihood, precision=precision, device=device,
-    )  # fmt: skip
-    record = {"out": folder, **found.record()}
-    plain = json.dumps({**record, "out": str(folder)}, indent=2)
-    write_atomically(folder / "results.json", f"{plain}\n".encode())
+    with _says_how_to_go_on(folder):
+        found = pg.few_labels(
+            splits, method, labels=labels, seeds=seeds, folder=folder, progress=not quiet,
+            num_epochs=epochs, alpha=alpha, latents=latents,
+            hidden=None if hidden is None else widths(hidden),
+            class_prior=shares(class_prior),
+            likelihood=likelihood, precision=precision, device=device,
+        )  # fmt: skip
+        record = {"out": folder, **found.record()}
+        plain = json.dumps({**record, "out": str(folder)}, indent=2)
+        write_atomically(folder / "results.json", f"{plain}\n".encode())
+        written = None
+        if figures:
+            written = few_labels_report(found, splits, folder / "figures", progress=not quiet)
     text = [repr(splits), repr(found)]
-    if figures:
-        written = few_labels_report(found, splits, folder / "figures", progress=not quiet)
+    if written is not None:
         record["figures"] = written
         text.append(
             f"Figures in {folder / 'figures'}: {', '.join(p.name for p in written.values())}"
         )
     text.append(f"Written to {folder}. The same command with --out {folder} goes on or adds seeds.")
     return "\n".join(text), record
+
+
+@contextmanager
+def _says_how_to_go_on(folder: Path) -> Iterator[None]:
+    """Of a command of several fits, that Ctrl-C ends."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"{folder} keeps what is trained" if folder.is_dir() else "Nothing was trained yet"
+        again = f"Stopped. {kept}. To go on: the same command with --out {folder}"
+        print(printable(again), file=sys.stderr)
+        raise
 
 
 def sample(

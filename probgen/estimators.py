@@ -174,9 +174,27 @@ class SemiSupervisedClassifier(
             y: a label a row, `unlabelled` where it is unknown.
             validation: further rows and their labels, whose error is noted along the way in
                 `validation_errors_`; nothing is learned from them.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C. Nothing half-trained stays; where there is a `run_dir`, it keeps the last
+                whole epoch, and the same fit goes on from there.
         """
+        self._forget()
+        try:
+            self._learn(X, y, validation)
+        except BaseException:
+            self._forget()
+            raise
+        return self
+
+    def _forget(self) -> None:
+        """A fit that fails or is stopped leaves no half of itself, and none of the last one."""
         for name in [name for name in vars(self) if name.endswith("_")]:
-            delattr(self, name)  # a fit that fails leaves no half of the last one
+            delattr(self, name)
+
+    def _learn(
+        self, X: ArrayLike, y: ArrayLike, validation: tuple[ArrayLike, ArrayLike] | None
+    ) -> None:
         self._check_settings()
         values, labels = self._checked(X, y)
         method = chosen_method(self.method, len(values))
@@ -201,7 +219,6 @@ class SemiSupervisedClassifier(
             if held is not None:
                 share = 1 - self.score(*cast(Any, validation))
                 self.validation_errors_ = [(len(next(iter(self.curves_.values()), [])), share)]
-        return self
 
     @one_at_a_time
     def train_encoder(self, X: ArrayLike) -> LatentVariableModel:

@@ -119,6 +119,7 @@ def few_labels(
 
     Raises:
         ValueError: no labels, no test data, or labels that cannot be shared among the classes.
+        KeyboardInterrupt: Ctrl-C; the folder keeps what is trained, and the same call goes on from there.
 
     Example:
         >>> import probgen as pg

@@ -397,3 +397,31 @@ def test_a_formula_takes_from_the_data_what_it_can(probgen: Any) -> None:
     }  # fmt: skip
     without = probgen(*formula)
     assert without.status == 2 and "--var z=normal:8" in without.err and "pg." not in without.err
+
+
+REGRESSION = ("train", "--p", "p(w) p(x | w)", "--q", "q(w)", "--data", "digits", "--var",
+              "w=normal:2", "--epochs", "1", "--hidden", "4", "-q", "--run-dir", "r")  # fmt: skip
+
+
+def test_one_guide_for_all_data_is_said_by_an_option(
+    probgen: Any, recwarn: pytest.WarningsRecorder
+) -> None:
+    refused = probgen(*REGRESSION)
+    assert refused.status == 2 and not Path("r").exists()
+    assert "No data inform w: --q gives one guide" in refused.err and "--local" in refused.err
+    assert "declare" not in refused.err and "class" not in refused.err
+    assert not [w for w in recwarn if "declare" in str(w.message)]
+    done = probgen(*REGRESSION, "--local", "--name", "Mixture")
+    assert done.status == 0, done.err
+    run = pg.load_run("r")
+    assert run.pair.local and run.pair.name == "Mixture" and "local = True" in (run.pair.source)
+
+
+def test_a_name_is_for_a_formula(probgen: Any) -> None:
+    for words in (["--local"], ["--name", "Mine"]):
+        done = probgen(*TRAIN, *words)
+        assert done.status == 2 and "--local and --name are for a formula" in done.err
+    taken = probgen(*REGRESSION, "--var", "name=normal:2")
+    assert taken.status == 2 and "--var name: no variable can be called so" in taken.err
+    odd = probgen(*REGRESSION, "--local", "--name", "my model")
+    assert odd.status == 2 and "'my model'" in odd.err

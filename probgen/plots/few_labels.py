@@ -49,6 +49,9 @@ def few_labels_report(
 
     Returns:
         The files by name.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C while the small models are trained.
     """
     make_folder(folder)
     made, test = found.classifier, data.test
@@ -101,8 +104,9 @@ def _of_two_latents(
         "objective": "analytic-kl", "seed": seed, "progress": progress,
     }  # fmt: skip
     train = Dataset({"x": pixels / top, "y": classes}, redrawn=redrawn)
-    fit(vae, train.only("x"), **given)
-    fit(cvae, train, **given)
+    for pair, seen in ((vae, train.only("x")), (cvae, train)):
+        if fit(pair, seen, **given).stopped == "interrupted":
+            raise KeyboardInterrupt  # no pictures of a half-trained model
     test = Dataset({"x": torch.from_numpy(rows) / top, "y": codes}, redrawn=redrawn)
     few, shown = test.subset(torch.from_numpy(first)), [names[c] for c in codes]
     both = {"VAE, 2 latents": vae, "CVAE, 2 latents": cvae}
