@@ -339,7 +339,10 @@ def is_summable(variable: Variable) -> bool:
     """Whether a missing value of this variable is summed out: scalar, with finite support."""
     if variable.event_shape:
         return False
-    base = variable.parametrized(torch.zeros(variable.output_shape))
+    with torch.device(
+        "cpu"
+    ):  # whatever the default: this needs values, and the cache holds for all
+        base = variable.parametrized(torch.zeros(variable.output_shape))
     return bool(base.has_enumerate_support)
 
 

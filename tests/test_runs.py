@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import probgen as pg
+from probgen.pair import is_summable
 from tests.fitting import QUICK, structured, vae, weights
 from tests.pairs import CASES, HandM2, binary, labels
 
@@ -136,6 +137,7 @@ def test_another_process_reads_a_run(tmp_path: Path) -> None:
 import sys, warnings
 warnings.simplefilter("ignore")
 import probgen as pg
+from probgen.pair import is_summable
 run = pg.load_run(sys.argv[1])
 score = pg.log_marginal_likelihood(run.pair, run.load_data().test, num_samples=40, seed=1)
 saved = run.scores["test-K40"]
@@ -150,6 +152,7 @@ print(repr(score.mean))
 
 USER_FILE = """
 import probgen as pg
+from probgen.pair import is_summable
 from helper import SIZE
 
 def build():
@@ -302,3 +305,19 @@ def test_a_run_on_a_gpu_goes_on_there_and_on_a_cpu(tmp_path: Path) -> None:
     assert torch.equal(weights(pg.load_run(tmp_path / "a").pair), make("a", 6, "cuda"))
     make("b", 3, "cuda")
     assert torch.isfinite(make("b", 6, "cpu")).all()
+
+
+@pytest.mark.parametrize("family", [pg.Categorical(3), pg.Bernoulli(())])
+def test_a_mixture_is_read_by_a_process_that_has_built_none(
+    family: pg.Variable, tmp_path: Path
+) -> None:
+    pair = pg.declare("p(y) p(x | y)", hidden=(), y=family, x=pg.Bernoulli(4))
+    x = (torch.rand(12, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    pg.fit(pair, x, num_epochs=1, run_dir=tmp_path / "run", progress=False)
+    is_summable.cache_clear()  # as in a new process
+    again = pg.load_run(tmp_path / "run").pair
+    for name, value in pair.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    is_summable.cache_clear()
+    with torch.device("meta"):
+        assert is_summable(family) and not is_summable(pg.Normal(()))
