@@ -5,6 +5,7 @@ Only typer is imported here, so that help and completion answer at once.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -417,12 +418,22 @@ def _run() -> None:
     except (ValueError, TypeError, OSError, MemoryError, FloatingPointError) as error:
         if os.environ.get("PROBGEN_DEBUG"):
             raise
-        _refuse(str(error) or type(error).__name__)
+        _refuse(_words(error))
     except (ArithmeticError, RuntimeError, LookupError, AttributeError) as error:
         if os.environ.get("PROBGEN_DEBUG"):
             raise
         text = str(error).strip().split("\n")[0]
         _refuse(f"{type(error).__name__}: {text}\nPROBGEN_DEBUG=1 shows where it comes from.")
+
+
+def _words(error: Exception) -> str:
+    """What an error says; of one that came from the system as it is, the file and the way out."""
+    if not isinstance(error, OSError) or not error.errno or not error.strerror:
+        return str(error) or type(error).__name__
+    what = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{what}{error.strerror}. Free some space; what was written before is whole."
+    return f"{what}{error.strerror}. Check that it is there and that you may use it."
 
 
 def _refuse(message: str) -> None:

@@ -39,12 +39,11 @@ def read_file(
 
     Raises:
         FileNotFoundError: no such file.
+        IsADirectoryError: it is a folder.
+        PermissionError: it may not be read.
         ValueError: it cannot be read, or holds something else than numbers.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"load: there is no file {path} (looked in {os.getcwd()}). Check the name."
-        )
+    _check_readable(path)
     if path.suffix != ".csv" and (columns is not None or header is not None):
         raise ValueError(
             f"load: columns are chosen in .csv files only, not in {path.name}, and only these have a header."
@@ -88,6 +87,24 @@ def read_file(
         classes={} if kinds is None else {"y": kinds},
     )
     return dataset, names, header
+
+
+def _check_readable(path: Path) -> None:
+    """It is a file, and may be read."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(f"load: {path} is a folder. Name a file in it.")
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"load: there is no file {path} (looked in {os.getcwd()}). Check the name."
+            )
+        path.open("rb").close()
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(
+            f"load: {path} cannot be read ({error.strerror}). Change its permissions, or load a copy."
+        ) from error
 
 
 def _has(path: Path, labels: str, header: bool | None) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,8 @@ class Run:
         The validation part is that of the file, also where fit was given other validation data.
 
         Raises:
-            RunError: the run does not know where they came from, or they have changed.
+            RunError: the run does not know where they came from, or says it in a way that `load` does not
+                understand, or they have changed.
             FileNotFoundError: their file is gone.
         """
         source = self.config["data"]["source"]
@@ -80,7 +83,8 @@ class Run:
                 "them from Python: pg.log_marginal_likelihood(run.pair, data); or name a file that "
                 "holds them."
             )
-        splits = load(**_with(source))
+        with self._told_to_load(source):
+            splits = load(**_with(source))
         for part, held in splits.parts.items():
             about = self.data.get(part, {})
             hashes = self.config["data"].get("loaded")
@@ -93,6 +97,22 @@ class Run:
             if before is not None and fingerprint(held.values, held.observed) != before:
                 raise RunError(self._changed(part, about, held, source["name"]))
         return splits
+
+    @contextmanager
+    def _told_to_load(self, source: Mapping[str, Any]) -> Iterator[None]:
+        """What the configuration tells `load` may be of anybody's making."""
+        otherwise = (
+            f"The configuration of {self.path} was written otherwise than by this version of probgen: where "
+            "its data came from"
+        )
+        way_out = "Score from Python: pg.log_marginal_likelihood(run.pair, data); or train again."
+        odd = [key for key in source if key not in signature(load).parameters]
+        if odd:
+            raise RunError(f"{otherwise} has {odd[0]!r}, which load does not take. {way_out}")
+        try:
+            yield
+        except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+            raise RunError(f"{otherwise} cannot be used ({error}). {way_out}") from error
 
     def _compare_validation(self, about: Mapping[str, Any], held: Dataset, name: str) -> None:
         """An older run tells what it validated on, but not whether that was the validation part."""
@@ -144,7 +164,8 @@ class Run:
                 f"{self.path} was trained on arrays that were prepared in Python; a file cannot be "
                 "prepared alike. Score it there: pg.log_marginal_likelihood(run.pair, data)."
             )
-        whole = load_whole(name, source or {})
+        with self._told_to_load(source or {}):
+            whole = load_whole(name, source or {})
         if "y" in self.pair.variables and "y" in whole.values:
             before = self.data["train"].get("transformations", {}).get("y", "")
             if whole.transformations.get("y", "") != before:
@@ -324,7 +345,13 @@ def _read_or_say_why(
 
 
 def _folder_of_run(folder: Path) -> Path:
-    if not (folder / CONFIG).is_file():
+    try:
+        found = (folder / CONFIG).is_file()
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be read ({error.strerror or error}). Change its permissions."
+        ) from error
+    if not found:
         what = "has no config.json" if folder.is_dir() else "does not exist"
         raise RunError(
             f"There is no run in {folder}: it {what}. `probgen list FOLDER` shows the runs below a "

@@ -142,7 +142,7 @@ def load_whole(name: str, source: Mapping[str, Any]) -> Dataset:
     if source.get("name") in NAMES:  # a file like digits or MNIST
         levels, default = DEFAULTS[source["name"]]
         chosen, flat = (default if chosen == "default" else chosen), flat is None or flat
-    seed = int(source.get("seed", 0))
+    seed = as_seed(source.get("seed", 0), "load")
     if chosen == "standardize":
         split = source.get("split")
         raw, _, _ = _raw(
@@ -168,6 +168,10 @@ def _raw(
         validation, test = (0.1, 0.2) if split is None else split
         whole, names, header = read_file(Path(name).absolute(), labels, columns, header)
         return whole.split(validation=validation, test=test, seed=seed), names, header
+    if os.path.isdir(name):
+        raise IsADirectoryError(
+            f"load: {name} is a folder. Name a file in it that ends in {', '.join(SUFFIXES)}."
+        )
     near = difflib.get_close_matches(name, NAMES, 1)
     raise ValueError(
         f"load: unknown data set {name!r}; known are "
