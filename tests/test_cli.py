@@ -334,7 +334,7 @@ def test_debugging_shows_the_traceback(probgen: Any, monkeypatch: pytest.MonkeyP
 def test_ctrl_c_keeps_the_run(tmp_path: Path) -> None:
     import signal
 
-    command = [sys.executable, "-m", "probgen", *TRAIN, "--run-dir", "r"]
+    command = [sys.executable, "-m", "probgen", *TRAIN, "--no-compile", "--run-dir", "r"]
     command[command.index("--epochs") + 1] = "100000"
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     metrics, deadline = tmp_path / "r" / "metrics.csv", time.monotonic() + 120

@@ -32,7 +32,7 @@ def train():
     torch.manual_seed(0)
     vae = pg.models.VAE(x=pg.Normal(4), z=pg.Normal(2), hidden=(4,))
     pg.fit(vae, torch.ones(16, 4), num_epochs=int(sys.argv[2]), devices=2, device="cpu",
-           batch_size=8, progress=False, run_dir=sys.argv[1])
+           batch_size=8, progress=False, compile=False, run_dir=sys.argv[1])
 """
 GUARDED = SCRIPT + 'if __name__ == "__main__":\n    train()\n'
 UNGUARDED = SCRIPT + "train()\n"
