@@ -22,7 +22,7 @@ from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import as_images, by_name, images
 from probgen.plots.latents import means_given
-from probgen.plots.style import axes
+from probgen.plots.style import axes, short_names
 from probgen.variables import Categorical
 
 if TYPE_CHECKING:
@@ -96,10 +96,12 @@ def analogies(
     limits = (float(original.min()), float(original.max()))
     ax = images(canvas, columns=kinds + 2, limits=limits, ax=ax)
     width = means.shape[-1] + 1
-    words = [str(k) for k in (range(kinds) if names is None else names)]
-    places = [column * width + width / 2 - 1 for column in (0, *range(2, kinds + 2))]
-    ax.set_xticks(places, ["data", *words])
-    ax.tick_params(length=0)
+    words = short_names(range(kinds) if names is None else names, 16)
+    step = 1 + (kinds - 1) // 40  # more would run into one another
+    places = [column * width + width / 2 - 1 for column in (0, *range(2, kinds + 2, step))]
+    upright = max(map(len, words)) * (kinds + 2) > 60
+    ax.set_xticks(places, ["data", *words[::step]], rotation=90 if upright else 0)
+    ax.tick_params(length=0, labelsize="medium" if kinds <= 12 else "x-small")
     ax.set_title(f"All classes in the style of one image, {pair.name}")
     return ax
 
@@ -161,18 +163,23 @@ def confusion(
     ax = axes(ax)
     total = table.sum(1, keepdims=True)
     ax.imshow(table / np.maximum(total, 1), cmap="Blues", vmin=0, vmax=1)
+    shown = short_names(range(len(table)) if names is None else names, 16)
+    longest = max(map(len, shown))
+    upright = sum(map(len, shown)) > 28
+    # A figure is as wide as a cell; names take room from the cells.
+    digits = max(len(f"{count:g}") for count in table.flat)
+    size = min(7.0, (250 if longest < 6 else 190) / len(table) / (0.65 * digits))
     for (row, column), count in np.ndenumerate(table):
         dark = count > 0.5 * total[row, 0]
-        if count and len(table) <= 20:
-            ax.text(column, row, f"{count:g}", ha="center", va="center", fontsize=7,
+        if count and size >= 3.5:
+            ax.text(column, row, f"{count:g}", ha="center", va="center", fontsize=size,
                     color="white" if dark else "black")  # fmt: skip
-    shown = [str(k) for k in (range(len(table)) if names is None else names)]
-    places = range(0, len(table), 1 + (len(table) - 1) // 40)  # more would run into one another
-    upright = sum(map(len, shown)) > 40
+    most = 40 if longest < 6 else 24  # more would run into one another
+    places = range(0, len(table), 1 + (len(table) - 1) // most)
     words = [shown[place] for place in places]
     ax.set_xticks(places, words, rotation=90 if upright else 0)
     ax.set_yticks(places, words)
-    if len(table) > 20:
+    if len(table) > 12:
         ax.tick_params(labelsize="x-small")
     ax.tick_params(length=0)
     wrong = 1 - np.trace(table) / max(1, table.sum())
@@ -226,5 +233,11 @@ def errors(
         ax.axhline(100 * chance, color="black", linewidth=0.8, linestyle="--")
     ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
     ax.set(xlabel=xlabel, ylabel="error in percent", title="Error along the way")
-    ax.legend(frameon=False)
+    if len(curves) <= 10:
+        ax.legend(frameon=False)
+    else:
+        ax.legend(
+            frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize="x-small",
+            ncols=1 + (len(curves) - 1) // 24,
+        )  # fmt: skip
     return ax

@@ -111,7 +111,7 @@ def importance_weights(
 
 
 def _number(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], colour: Any) -> None:
-    """Number points beside them, each in the first place around it where no other number stands."""
+    """Number points beside them, each in the first place around it without a number or another point."""
     ax.autoscale_view()
     points = ax.transData.transform(np.stack([x, y], 1)) * 72 / ax.figure.dpi
     places = [(side * step, height) for step in (6, 16, 26, 36) for height in (2, -9, 13, -20, 24)
@@ -122,6 +122,8 @@ def _number(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], colour: An
             place for place in places
             if all(abs(point + place - other)[0] > 8 or abs(point + place - other)[1] > 9
                    for other in taken)
+            and all(abs(point + place - other)[0] > 6 or abs(point + place - other)[1] > 8
+                    for other in np.delete(points, rank - 1, 0))
         )  # fmt: skip
         place = next(free, places[0])
         taken.append(point + place)

@@ -20,7 +20,7 @@ from probgen.inference.posterior import encode, mean_of
 from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import as_images, by_name, images, limits_of, looks_like_images
-from probgen.plots.style import axes, palette
+from probgen.plots.style import axes, palette, short_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,20 +71,23 @@ def latent_scatter(
         means = (means - centre) @ directions
         xlabel = f"first principal component ({share[0]:.0%} of the variance)"
         ylabel = f"second principal component ({share[1]:.0%})"
-    colours = palette()
-    for index, kind in enumerate(np.unique(kinds)):
+    colours, different = palette(), np.unique(kinds)
+    beside = 1 + (len(different) - 1) // 18  # as many lines as fit beside the picture
+    names = short_names(different, 24 if beside == 1 else 20 // beside)
+    for index, kind in enumerate(different):
         chosen = means[kinds == kind]
         colour = colours[index % len(colours)]
         marker = "ov^sD"[index // len(colours) % 5]
         ax.scatter(
-            chosen[:, 0], chosen[:, 1], s=9, color=colour, marker=marker, label=str(kind),
+            chosen[:, 0], chosen[:, 1], s=9, color=colour, marker=marker, label=names[index],
             linewidths=0,
         )  # fmt: skip
     ax.set(xlabel=xlabel, ylabel=ylabel, title=f"Posterior means of {latent} under {pair.name}")
     if labels is not None:
         ax.legend(
             title="class", frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5),
-            ncols=1 + (len(np.unique(kinds)) - 1) // 18,  # as many lines as fit beside the picture
+            ncols=beside, fontsize=None if beside == 1 else "small", columnspacing=1.0,
+            handletextpad=0.2,
         )  # fmt: skip
     return ax
 
@@ -276,7 +279,7 @@ def element_label(name: str, element: int, labels: Sequence[str] | None) -> str:
     """What a legend calls an element: its label, cut to a legend's width, or its index."""
     if labels is None or element >= len(labels):
         return f"{name}[{element}]"
-    return labels[element] if len(labels[element]) <= 24 else labels[element][:23] + "…"
+    return short_names(labels)[element]
 
 
 def principal_plane(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,18 @@ def palette() -> list[Any]:
     import matplotlib
 
     return list(matplotlib.colormaps["tab10"].colors)  # type: ignore[attr-defined]
+
+
+def short_names(names: Sequence[Any], width: int = 24) -> list[str]:
+    """Names cut to a width, with their place in brackets where cut names would be the same."""
+    words = [str(name) for name in names]
+    cut = [word if len(word) <= width else word[: width - 1] + "…" for word in words]
+    often = Counter(cut)
+    for place, word in enumerate(words):
+        if often[cut[place]] > 1 and len(word) > width:
+            end = f"… [{place}]"
+            cut[place] = word[: max(1, width - len(end))] + end
+    return cut
 
 
 def axes(ax: Axes | None) -> Axes:
