@@ -24,6 +24,9 @@ NUMBER = re.compile(
 WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 """A whole number in the one way that integers print."""
 
+YEARS = range(1800, 2101)
+"""Whole numbers that name columns of years."""
+
 MISSING = frozenset(
     ["na", "n/a", "#n/a", "#na", "<na>", "nan", "null", "none", "?", "-", "--", ".", "*"]
 )
@@ -52,7 +55,7 @@ def has_header(path: Path, header: bool | None) -> bool:
 
     Without an answer of the user's, a line of numbers (or of words for missing values) is data, and a line of
     words is a header, also where four columns or more have their own number for a name. What may be either is
-    refused: words beside other numbers, and whole numbers in equal steps such as years or 0, 1, 2.
+    refused: words beside other numbers, years, and whole numbers in order such as 0, 1, 2.
 
     Raises:
         ValueError: it may be either, or the file is empty or no text.
@@ -69,7 +72,7 @@ def has_header(path: Path, header: bool | None) -> bool:
     if words:
         reason = f"{words[0]!r} beside {(numbers or absent)[0]!r}"
     elif _counts_up(cells, [cell.strip() for cell in second]):
-        reason = "whole numbers in equal steps, as years or numbers of columns are"
+        reason = "whole numbers that may be years or numbers of columns"
     else:
         return False
     shown = ",".join(first[:6]) + (",..." if len(first) > 6 else "")
@@ -86,14 +89,23 @@ def _numbered(cells: list[str]) -> bool:
 
 
 def _counts_up(cells: list[str], second: list[str]) -> bool:
-    """Whether a line of numbers may be a header: 0,1,2 or 1990,1991,1992."""
+    """Whether a line of numbers may be a header: 0,1,2 or 1990,1991,1992, or 0,2,5 above fractions."""
     if not all(WHOLE.fullmatch(cell) for cell in cells):
         return False
     values = [int(cell) for cell in cells]
+    below = [int(cell) for cell in second if WHOLE.fullmatch(cell)]
+    if len(set(values)) == len(values) and _are_years(values):
+        return len(below) < len(second) or not _are_years(below)
     if len(values) == 1:  # a table of one column, as pandas writes it
-        return values == [0] and not any(WHOLE.fullmatch(cell) for cell in second)
+        return values == [0] and not below
     steps = {after - before for before, after in pairwise(values)}
+    if min(steps) > 0 and not below:
+        return True
     return len(steps) == 1 and (steps == {1} or (len(values) > 2 and min(steps) > 0))
+
+
+def _are_years(values: list[int]) -> bool:
+    return all(value in YEARS for value in values)
 
 
 def column_names(path: Path, header: bool | None) -> list[str]:

@@ -10,6 +10,9 @@ for another thread, calls of that thread go through, as if it had made them itse
 begins with the lock free and Pyro as it was outside (threads of torch's own do not survive a fork: call
 `torch.set_num_threads(1)` there first, as torch's DataLoader does).
 
+Turns nest, so two calls cannot wait for each other more than once: callbacks of two fits that meet at a
+barrier after every epoch would wait for ever. Run such fits in processes.
+
 Out of reach: threads of the user's own that use Pyro, seed or draw from the global generators
 (`torch.manual_seed`, `torch.randn`) while another one is in a call of probgen. They need generators of
 their own, or `with probgen.locking.LOCK:`.

@@ -80,16 +80,24 @@ def refuse_masked(value: Any, name: str, owner: str) -> None:
     Raises:
         ValueError: masked cells.
     """
-    parts = value if isinstance(value, (list, tuple)) else [value]
-    cells = sum(
-        int(np.ma.count_masked(part)) for part in parts if isinstance(part, np.ma.MaskedArray)
-    )
+    cells = _masked_cells(value)
     if cells:
         raise ValueError(
             f"{owner}: {name} is a masked array with {cells} masked cells, whose mask would be lost. Fill "
             f"them ({name}.filled(0.0)), or drop their rows (np.ma.compress_rows); where a label is unknown, "
             f"name it: pg.Dataset(..., observed={{{name!r}: ~np.ma.getmaskarray({name})}})."
         )
+
+
+def _masked_cells(value: Any) -> int:
+    """How many cells are masked, in lists and tuples of arrays at any depth too."""
+    if isinstance(value, np.ma.MaskedArray):
+        return int(np.ma.count_masked(value))
+    if not isinstance(value, (list, tuple)):
+        return 0
+    if set(map(type, value)) <= {int, float, bool}:  # a long row of plain numbers, at once
+        return 0
+    return sum(map(_masked_cells, value))
 
 
 def _odd_form(value: Tensor) -> tuple[str, str]:

@@ -144,6 +144,10 @@ def test_masks_are_never_dropped_without_a_word(pair: Any) -> None:
     with refused:
         pg.Dataset({"x": [MASKED[0], MASKED[1]]})
     with refused:
+        pg.Dataset({"x": [[MASKED[0]], (MASKED[1],)]})
+    with refused:
+        pg.Dataset({"x": [[1.0, np.ma.masked], [2.0, 3.0]]})
+    with refused:
         pg.Dataset({"y": np.ma.array([0, 1], mask=[False, True])})
     m2 = pg.models.M2(x=pg.Normal(2), y=pg.Categorical(2), z=pg.Normal(1), hidden=(2,))
     with refused:

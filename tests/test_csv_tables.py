@@ -40,6 +40,11 @@ def test_a_line_of_names_and_a_line_of_numbers(tmp_path: Path) -> None:
         ("country,1990,1991\n1,2.5,3.5\n", None),
         ("1990,1991,1992\n0.5,2.5,3.5\n", None),
         ("1990,1995,2000\n0.5,2.5,3.5\n", None),
+        ("1990,2000\n0.5,2.5\n", None),
+        ("1990,2000\n5,7\n", None),
+        ("2002,2001,2000\n5,7,9\n", None),
+        ("1990\n0.5\n2.5\n", None),
+        ("0,2,5\n0.5,2.5,3.5\n", None),
         ("0,1\n0.5,2.5\n", None),
         ("0\n0.5\n2.5\n", None),
         ("NA,US\n0.5,2.5\n", None),
@@ -53,6 +58,14 @@ def test_a_first_line_that_may_be_either_is_refused(
         ValueError, match=r"may be names of columns or data.*header=True or header=False"
     ):
         whole(tmp_path / "t.csv", content, labels=labels)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["1990,2005\n1991,2006\n", "5,5\n0.5,2.5\n", "3,7\n2,9\n", "7\n0.5\n", "1990,1990\n0.5,2.5\n"],
+)
+def test_numbers_that_name_no_columns_are_data(content: str, tmp_path: Path) -> None:
+    assert len(whole(tmp_path / "t.csv", content)) == 2
 
 
 def test_the_answer_is_taken_and_kept(tmp_path: Path) -> None:
