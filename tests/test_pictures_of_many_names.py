@@ -96,7 +96,7 @@ def test_errors_of_many_seeds() -> None:
     ax = drawn(partial(pg.plots.errors, curves))
     legible(ax)
     box = ax.get_legend().get_window_extent()
-    assert 0 <= box.y0 and box.y1 <= ax.figure.bbox.y1 and box.x0 >= ax.get_window_extent().x1
+    assert box.y0 >= 0 and box.y1 <= ax.figure.bbox.y1 and box.x0 >= ax.get_window_extent().x1
 
 
 def test_numbers_stand_on_no_other_point() -> None:
@@ -110,6 +110,7 @@ def test_numbers_stand_on_no_other_point() -> None:
     )  # the second where the number of the first was
     _number(ax, x, y, "red")
     points = ax.transData.transform(np.stack([x, y], 1)) * 72 / figure.dpi
-    places = [points[index] + np.asarray(text.xyann) for index, text in enumerate(ax.texts)]
+    texts: list[Any] = list(ax.texts)
+    places = [points[index] + np.asarray(text.xyann) for index, text in enumerate(texts)]
     for place in places:
         assert all(max(abs(place - point)) > 5 for point in points)
