@@ -110,6 +110,7 @@ def test_numbers_stand_on_no_other_point() -> None:
     )  # the second where the number of the first was
     _number(ax, x, y, "red")
     points = ax.transData.transform(np.stack([x, y], 1)) * 72 / figure.dpi
-    places = [points[index] + np.asarray(text.xyann) for index, text in enumerate(ax.texts)]
+    texts: list[Any] = list(ax.texts)
+    places = [points[index] + np.asarray(text.xyann) for index, text in enumerate(texts)]
     for place in places:
         assert all(max(abs(place - point)) > 5 for point in points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from probgen.inference.posterior import encode, mean_of
 from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import as_images, by_name, images, limits_of, looks_like_images
+from probgen.plots.priors import prior_quantiles
 from probgen.plots.style import axes, palette, short_names
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def latent_scatter(
         ylabel = f"second principal component ({share[1]:.0%})"
     colours, different = palette(), np.unique(kinds)
     beside = 1 + (len(different) - 1) // 18  # as many lines as fit beside the picture
-    names = short_names(different, 24 if beside == 1 else 20 // beside)
+    names = short_names(list(different), 24 if beside == 1 else 20 // beside)
     for index, kind in enumerate(different):
         chosen = means[kinds == kind]
         colour = colours[index % len(colours)]
@@ -103,11 +105,12 @@ def manifold(
     ax: Axes | None = None,
     **given: Any,
 ) -> Axes:
-    """Means of x over a grid of a latent with two elements, a cell for each equal share of N(0, I).
+    """Means of x over a grid of a latent with two elements, a cell for each equal share of its prior.
 
     Args:
         pair: the pair.
-        latent: a latent of two elements with a standard Gaussian prior.
+        latent: a latent of two elements, each with quantiles under the prior, such as a Gaussian or a
+            log-normal.
         name: the variable to draw, images.
         n: cells a side.
         seed: of what else the model draws.
@@ -115,7 +118,7 @@ def manifold(
         **given: what to hold fixed, one datum each, such as `y=torch.tensor([3])`.
 
     Raises:
-        ValueError: the latent has not two elements, or x is no image.
+        ValueError: the latent has not two elements with a prior of their own, or x is no image.
 
     References:
         Kingma and Welling, 2014, "Auto-encoding variational Bayes", figure 4.
@@ -126,8 +129,12 @@ def manifold(
             f"manifold: needs a latent of two elements with a prior of its own, got {latent!r}, "
             f"{variable!r}; latent_scatter and traversals draw others."
         )
-    quantiles = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(n) + 0.5) / n)
-    down, across = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
+    normal = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(n) + 0.5) / n)
+    one = {key: _repeated(value, 1) for key, value in given.items()}
+    quantiles = prior_quantiles(pair, latent, normal, one, seed=seed, owner="manifold").reshape(
+        n, 2
+    )
+    down, across = torch.meshgrid(quantiles[:, 1].flip(0), quantiles[:, 0], indexing="ij")
     grid = torch.stack([across, down], -1).reshape(n * n, *variable.event_shape)
     held = {key: _repeated(value, n * n) for key, value in given.items()}
     pixels = means_given(pair, name, {latent: grid, **held}, seed)
@@ -143,9 +150,11 @@ def manifold(
     ax.set(xlabel=f"{latent}[0]", ylabel=f"{latent}[1]", title=title)
     height, width = as_images(pixels).shape[1:]
     shown = [0, n // 4, n // 2, n - 1 - n // 4, n - 1]
-    words = [f"{quantiles[index]:.1f}" for index in shown]
-    ax.set_xticks([index * (width + 1) + width / 2 - 0.5 for index in shown], words)
-    ax.set_yticks([(n - 1 - index) * (height + 1) + height / 2 - 0.5 for index in shown], words)
+    across_words, down_words = (_rounded(quantiles[shown, element]) for element in (0, 1))
+    ax.set_xticks([index * (width + 1) + width / 2 - 0.5 for index in shown], across_words)
+    ax.set_yticks(
+        [(n - 1 - index) * (height + 1) + height / 2 - 0.5 for index in shown], down_words
+    )
     ax.tick_params(length=0)
     return ax
 
@@ -176,8 +185,9 @@ def traversals(
         name: the variable to draw.
         latent: which latent.
         rows: how many elements of the latent.
-        steps: values from −span to span.
-        span: in units of the prior's standard deviation.
+        steps: how many values, from the quantile of −span to that of span.
+        span: where the values end, as quantiles of the prior that a standard Gaussian has there: of a
+            Gaussian prior so many standard deviations from its mean.
         labels: what the elements of x are called, such as the columns of a table.
         are_images: whether x holds images; by default where it has a height and a width, and for
             vectors of a square number of 49 elements or more.
@@ -185,7 +195,7 @@ def traversals(
         ax: where to draw.
 
     Raises:
-        ValueError: no such latent.
+        ValueError: no such latent, or one whose elements have no quantiles under the prior.
     """
     data = by_name(x, name)
     latents = encode(pair, data, seed=seed)
@@ -195,17 +205,19 @@ def traversals(
     flat = means.flatten(1)
     spread = flat.std(0, correction=0)
     order = spread.argsort(descending=True, stable=True)[:rows]
-    values = torch.linspace(-span, span, steps)
+    others = data.values if isinstance(data, Dataset) else data
+    known = {key: torch.as_tensor(value) for key, value in others.items()}
+    known = {key: value for key, value in known.items() if key != name and key in pair.variables}
+    upper = {n: m for n, m in latents.items() if n != latent and n not in pair.summed_names}
+    one = {key: value[:1] for key, value in {**upper, **known}.items()}
+    normal = torch.linspace(-span, span, steps)
+    quantiles = prior_quantiles(pair, latent, normal, one, seed=seed, owner="traversals")
+    values = quantiles.flatten(1)[:, order]
     moved = flat[0].repeat(len(order), steps, 1)
     for row, element in enumerate(order):
-        moved[row, :, element] = values
+        moved[row, :, element] = values[:, row]
     moved = moved.reshape(-1, *means.shape[1:])
-    others = data.values if isinstance(data, Dataset) else data
-    held = {
-        key: _repeated(torch.as_tensor(value)[:1], len(moved))
-        for key, value in others.items()
-        if key != name and key in pair.variables
-    }
+    held = {key: _repeated(value[:1], len(moved)) for key, value in known.items()}
     result = means_given(pair, name, {latent: moved, **held}, seed)
     if looks_like_images(result.shape[1:]) if are_images is None else are_images:
         ax = images(result, columns=steps, limits=limits_of(pair, name), ax=ax)
@@ -213,12 +225,20 @@ def traversals(
         places = [row * (height + 1) + height / 2 - 0.5 for row in range(len(order))]
         ax.set_yticks(places, [f"{latent}[{int(element)}]" for element in order])
         shown = [0, steps // 2, steps - 1]
+        alike = bool(torch.allclose(values, values[:, :1]))
+        words = values[:, 0] if alike else normal
         ax.set_xticks(
             [index * (width + 1) + width / 2 - 0.5 for index in shown],
-            [f"{round(float(values[index]), 1) + 0.0:g}" for index in shown],
+            [f"{round(float(words[index]), 1) + 0.0:g}" for index in shown]
+            if not alike or torch.equal(values[:, 0], normal)
+            else _rounded(values[shown, 0]),
         )
         ax.tick_params(length=0)
-        ax.set(xlabel=f"value of the element of {latent}")
+        ax.set(
+            xlabel=f"value of the element of {latent}"
+            if alike
+            else f"quantile of the prior of the element of {latent}, as of N(0, 1)"
+        )
         ax.set_title(f"One element of {latent} varied, the others at a datum's mean")
         return ax
     ax = axes(ax)
@@ -226,12 +246,22 @@ def traversals(
     most = (lines.max(0).values - lines.min(0).values).argsort(descending=True, stable=True)[:10]
     for element, colour in zip(most.sort().values, palette(), strict=False):
         ax.plot(
-            values, lines[:, element], color=colour, label=element_label(name, int(element), labels)
+            values[:, 0],
+            lines[:, element],
+            color=colour,
+            label=element_label(name, int(element), labels),
         )
     ax.set(xlabel=f"{latent}[{int(order[0])}]", ylabel=f"mean of {name}")
     ax.set_title(f"{latent}[{int(order[0])}] varied, the others at a datum's mean")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
+
+
+def _rounded(values: Tensor) -> list[str]:
+    """Numbers with as many places as tell them apart."""
+    between = float(values.max() - values.min())
+    places = max(1, 1 - math.floor(math.log10(between))) if between > 0 else 1
+    return [f"{float(value):.{places}f}" for value in values]
 
 
 class _AtMeans(Messenger):

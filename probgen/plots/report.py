@@ -24,6 +24,7 @@ from probgen.plots.curves import learning_curve
 from probgen.plots.diagnostics import importance_weights
 from probgen.plots.images import looks_like_images, reconstructions, samples
 from probgen.plots.latents import latent_scatter, manifold, traversals
+from probgen.plots.priors import prior_quantiles
 from probgen.plots.style import page_style, save
 from probgen.plots.tables import draws, elements
 from probgen.sources import NAMES
@@ -180,14 +181,24 @@ def _choose_latents(
         return
     prior = pair.factors("p").get(latent)
     alone = prior is not None and not prior.parents and not pair.input_names
+    unplaced = None
+    try:
+        one = {n: v for n, v in _some(some, 1).values.items() if n in pair.input_names}
+        prior_quantiles(pair, latent, torch.zeros(1), one)
+    except ValueError:
+        unplaced = f"the elements of {latent} have no quantiles under the prior"
     if not is_images:
         skipped["manifold"] = "the data are no images"
     elif pair.variables[latent].event_shape.numel() != 2 or not alone:
         skipped["manifold"] = f"{latent} has not two elements with a prior of their own"
+    elif unplaced:
+        skipped["manifold"] = unplaced
     else:
         pictures["manifold"] = partial(manifold, pair, latent=latent, name=target)
     if _needs_class(pair, some):
         skipped["traversals"] = "the class of the data is not given"
+    elif unplaced:
+        skipped["traversals"] = unplaced
     else:
         pictures["traversals"] = partial(
             traversals, pair, some, labels=_columns(splits), are_images=is_images, **where
