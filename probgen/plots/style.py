@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,7 @@ def palette() -> list[Any]:
     return list(matplotlib.colormaps["tab10"].colors)  # type: ignore[attr-defined]
 
 
-def short_names(names: Sequence[Any], width: int = 24) -> list[str]:
+def short_names(names: Iterable[Any], width: int = 24) -> list[str]:
     """Names cut to a width, with their place in brackets where cut names would be the same."""
     words = [str(name) for name in names]
     cut = [word if len(word) <= width else word[: width - 1] + "…" for word in words]
