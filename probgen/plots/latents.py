@@ -75,7 +75,7 @@ def latent_scatter(
         ylabel = f"second principal component ({share[1]:.0%})"
     colours, different = palette(), np.unique(kinds)
     beside = 1 + (len(different) - 1) // 18  # as many lines as fit beside the picture
-    names = short_names(list(different), 24 if beside == 1 else 20 // beside)
+    names = short_names(list(different), 24 if beside == 1 else 30 // beside)
     for index, kind in enumerate(different):
         chosen = means[kinds == kind]
         colour = colours[index % len(colours)]
