@@ -111,7 +111,7 @@ class Labels:
             warnings.warn(
                 f"{owner}: every row has a label, so this is supervised learning. Rows without one are "
                 f"marked by {self.marker!r}.",
-                stacklevel=5,
+                stacklevel=6,
             )
 
 

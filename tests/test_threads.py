@@ -191,6 +191,13 @@ def test_a_warning_names_the_line_that_called(vae: Any, x: torch.Tensor) -> None
     with pytest.warns(pg.UnreliableEstimateWarning) as found:
         pg.log_marginal_likelihood(vae, x, num_samples=2, device="cpu")
     assert found[0].filename == __file__
+    rows = x[:20].numpy()
+    for y in (np.arange(20) % 2, np.arange(20) % 2 * 2 - 1):  # all known; -1 and 1 only
+        with pytest.warns(
+            UserWarning, match="every row has a label|y holds -1 and 1 only"
+        ) as found:
+            pg.SemiSupervisedClassifier("m2", num_epochs=1, device="cpu").fit(rows, y)
+        assert found[0].filename == __file__
 
 
 def test_what_is_a_threads_own_stays_so(vae: Any, x: torch.Tensor) -> None:
