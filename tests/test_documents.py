@@ -145,7 +145,7 @@ def test_notebooks_run_and_are_shipped_with_outputs(path: Path, tmp_path: Path) 
         assert cell.execution_count == number, "run the notebook from top to bottom before shipping"
         assert not any(output.output_type == "error" for output in cell.outputs)
         shown = "".join(output.get("text", "") for output in cell.outputs)
-        assert "Traceback" not in shown and str(Path.home()) not in shown
+        assert not any(word in shown for word in ("Traceback", "site-packages", str(Path.home())))
     pictures = [o for cell in code for o in cell.outputs if "image/png" in o.get("data", {})]
     assert len(pictures) >= 3
     for cell in notebook.cells:
