@@ -56,8 +56,7 @@ def check_support(
     Raises:
         ValueError: names how many data are wrong, the first of them, and the way out.
     """
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
+    support = _elementwise(support)
     check_finite(value, name, owner, mask)
     rows = _wrong_rows(value, lambda part: support.check(_real(part)), mask)
     if rows is None:
@@ -181,10 +180,14 @@ def is_class(variable: Variable | None) -> bool:
 
 def is_binary(variable: Variable) -> bool:
     """Whether values are 0 or 1, so that their mean is a probability; counts are discrete, too."""
-    support = variable.support
+    return _elementwise(variable.support) is constraints.boolean
+
+
+def _elementwise(support: Any) -> Any:
+    """A constraint of one element, of which that of whole events is made."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    return support is constraints.boolean
+    return support
 
 
 def convert(value: Tensor, variable: Variable | None, dtype: torch.dtype) -> Tensor:

@@ -15,6 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
+from probgen.text import printable
+
 MODELS = ("vae", "ppca", "factor-analysis", "cvae", "m2", "m1+m2", "adgm")
 
 app = typer.Typer(
@@ -331,8 +333,6 @@ def _show(result: tuple[str, dict[str, Any]], as_json: bool) -> None:
     """Print what a command says: as text, or as one JSON object."""
     text, record = result
     if not as_json:
-        from probgen.text import printable
-
         typer.echo(printable(text))
         return
     import json
@@ -437,8 +437,6 @@ def _words(error: Exception) -> str:
 
 
 def _refuse(message: str) -> None:
-    from probgen.text import printable
-
     typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
     typer.echo(printable(message), err=True)
     sys.exit(2)

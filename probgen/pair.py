@@ -313,16 +313,16 @@ class LatentVariableModel(nn.Module):
         variable = self.variables[name]
         if name in self.input_names:
             return "must be given: an input, never scored"
-        uninformed = name in self.uninformed_names()
+        alone = name in self.uninformed_names()
         if name in self.summed_names:
             classes = getattr(variable, "num_classes", 2)
             guided = name in self.factors("q") or name in self._unread("q")
             by = "" if guided else ", in the model"
-            same = ", with one guide for all data" if uninformed else ""
+            same = ", with one guide for all data" if alone else ""
             return f"summed out exactly over {classes} classes{by}{same}"
         if name not in self.data_names:
             kind = ", score-function gradient" if variable.discrete else ""
-            if uninformed:
+            if alone:
                 return f"drawn anew for each datum, from a guide that no data inform{kind}"
             return f"sampled from the guide, for all data or none{kind}"
         return "must be given: it is the data"

@@ -101,17 +101,10 @@ def prepare(
     for name, value in values.items():
         site = sites.get(name)
         support = variables[name].support if name in variables else site and site["fn"].support
-        mask = masks.get(name)
-        if name in dataset.redrawn:
-            check_support(value, constraints.unit_interval, name, owner, REDRAWN, mask)
-            value = (value[:1] > 0.5).float()  # what a draw looks like
-            mask = None
-        if support is None:
-            check_finite(value, name, owner, mask)
-        else:
-            family = repr(variables[name]) if name in variables else f"supported on {support}"
-            described = f"{pair.name} is {family}"
-            check_support(value, support, name, owner, described, mask)
+        family = repr(variables[name]) if name in variables else f"supported on {support}"
+        value, mask = _check_values(
+            dataset, name, value, support, f"{pair.name} is {family}", owner
+        )
         if not is_class(variables.get(name)):
             check_range(value, dtype, name, owner, mask)
         drawn = name in dataset.redrawn or name in dataset.spread
@@ -137,14 +130,28 @@ def check_other_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> 
             continue
         for name in [name for name in data.values if name in variables]:
             value, variable = data[name], variables[name]
-            about = f"{owner}, {part} data"
+            about, described = f"{owner}, {part} data", f"{pair.name} is {variable!r}"
             check_shape(value, variable, name, about, pair.name)
-            mask = (data.observed or {}).get(name)
-            if name in data.redrawn:
-                check_support(value, constraints.unit_interval, name, about, REDRAWN, mask)
-                value, mask = (value[:1] > 0.5).float(), None
-            described = f"{pair.name} is {variable!r}"
-            check_support(value, variable.support, name, about, described, mask)
+            _check_values(data, name, value, variable.support, described, about)
+
+
+def _check_values(
+    data: Dataset, name: str, value: Tensor, support: Any, described: str, owner: str
+) -> tuple[Tensor, Tensor | None]:
+    """All values of a variable against its support; what a step sees of them, and their mask.
+
+    Where there is no support, values are to be finite; where they are drawn anew in every batch, they
+    are probabilities, and a step sees zeros and ones.
+    """
+    mask = (data.observed or {}).get(name)
+    if name in data.redrawn:
+        check_support(value, constraints.unit_interval, name, owner, REDRAWN, mask)
+        value, mask = (value[:1] > 0.5).float(), None
+    if support is None:
+        check_finite(value, name, owner, mask)
+    else:
+        check_support(value, support, name, owner, described, mask)
+    return value, mask
 
 
 def as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:

@@ -21,7 +21,7 @@ from probgen.inference.posterior import encode, mean_of
 from probgen.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import as_images, by_name, images, limits_of, looks_like_images
-from probgen.plots.priors import prior_quantiles
+from probgen.plots.priors import placed_beside, prior_quantiles
 from probgen.plots.style import axes, palette, short_names
 
 if TYPE_CHECKING:
@@ -289,11 +289,7 @@ def means_given(
     Raises:
         ValueError: no such variable, or one made of classes.
     """
-    like = next(pair.parameters())
-    placed = {
-        key: value.to(like.device, like.dtype if value.is_floating_point() else None)
-        for key, value in given.items()
-    }
+    like, placed = next(pair.parameters()), placed_beside(pair, given)
     others = _AtMeans() if at_means else nullcontext()
     with evaluation(pair), fixed_seed(seed, like.device), others:
         trace = poutine.trace(pair.model).get_trace(**placed)

@@ -14,6 +14,15 @@ from probgen.inference.quasi import NotGaussianError, from_noise, noise_shape
 from probgen.pair import LatentVariableModel
 
 
+def placed_beside(pair: LatentVariableModel, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values on the device of a pair; those that are no classes in its precision."""
+    like = next(pair.parameters())
+    return {
+        key: value.to(like.device, like.dtype if value.is_floating_point() else None)
+        for key, value in given.items()
+    }
+
+
 def prior_quantiles(
     pair: LatentVariableModel, latent: str, normal: Tensor, given: Mapping[str, Tensor] = {}, *,
     seed: int = 0, owner: str = "picture",
@@ -34,11 +43,7 @@ def prior_quantiles(
     Raises:
         ValueError: the model does not draw the latent, or its elements have no quantiles of their own.
     """
-    like = next(pair.parameters())
-    placed = {
-        key: value.to(like.device, like.dtype if value.is_floating_point() else None)
-        for key, value in given.items()
-    }
+    like, placed = next(pair.parameters()), placed_beside(pair, given)
     with evaluation(pair), fixed_seed(seed, like.device):
         site = poutine.trace(pair.model).get_trace(**placed).nodes.get(latent)
         if site is None or site["type"] != "sample" or site["is_observed"]:
