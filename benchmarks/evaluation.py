@@ -19,8 +19,8 @@ from benchmarks.blocks import Block, in_turn, write
 from benchmarks.hand_written import HandWrittenVAE
 from benchmarks.peers import numpyro_vae
 from benchmarks.training import images, vae
-from probgen.contexts import evaluation
-from probgen.inference.weights import Weights
+from probgen.basics.settings import evaluation
+from probgen.inference.importance_weights import Weights
 
 K, ROWS = 1000, 4
 REFERENCE = "NumPyro, RenyiELBO, jit"

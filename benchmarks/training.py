@@ -17,10 +17,10 @@ import probgen as pg
 from benchmarks.blocks import Block, in_turn, write
 from benchmarks.hand_written import HandWrittenConv, HandWrittenM2, HandWrittenVAE
 from benchmarks.peers import numpyro_block, pyro_blocks, pythae_block
-from probgen.contexts import quiet_pyro
-from probgen.inference.batches import Resident
-from probgen.inference.loop import Loop
-from probgen.inference.optimizers import make_optimizer
+from probgen.basics.settings import quiet_pyro
+from probgen.inference.training.batches import Resident
+from probgen.inference.training.epochs import Loop
+from probgen.inference.training.optimizers import make_optimizer
 from probgen.variables import raw_from_scale
 
 REFERENCE = "hand-written, eager, default Adam"

@@ -20,8 +20,8 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 import probgen as pg
-from probgen.inference.results import FitResult
-from probgen.inference.scores import Score
+from probgen.inference.scoring.scores import Score
+from probgen.inference.training.results import FitResult
 
 
 def fit_vae(data: pg.Splits, epochs: int, seed: int) -> tuple[pg.models.VAE, FitResult]:

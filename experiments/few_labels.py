@@ -30,8 +30,8 @@ from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from torch import nn
 
 import probgen as pg
+from probgen.basics.text import aligned
 from probgen.plots.style import axes, save
-from probgen.text import aligned
 
 Array = NDArray[Any]
 

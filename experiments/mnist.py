@@ -75,7 +75,7 @@ def train(arguments: argparse.Namespace, data: pg.Splits) -> pg.FitResult:
 
 def curve(out: Path, data: pg.Dataset) -> list[dict[str, float]]:
     """Test log p(x) of the weights after each stage, against minutes of training."""
-    from probgen.files import read_tensors
+    from probgen.storage.files import read_tensors
 
     few, rows = data.subset(slice(0, CURVE_DATA)), []
     for path in sorted((out / "stages").glob("*.safetensors")):

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """The `probgen` command."""
     try:
-        from probgen import cli
+        from probgen.cli import app as cli
 
         cli.main()
     except KeyboardInterrupt:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from probgen.locking import one_at_a_time
+from probgen.basics.locking import one_at_a_time
 
 Shape = Sequence[int]
 

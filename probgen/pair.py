@@ -18,14 +18,14 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from probgen.checks import check_shape, check_support, convert
+from probgen.basics.locking import one_at_a_time
+from probgen.basics.settings import as_count, as_seed, enough_memory, evaluation, fixed_seed
+from probgen.basics.tensors import plain_tensor
+from probgen.basics.text import aligned
 from probgen.conditionals import Conditional
-from probgen.contexts import as_count, as_seed, enough_memory, evaluation, fixed_seed
+from probgen.data.support import check_shape, check_support, convert
 from probgen.formula import product
-from probgen.locking import one_at_a_time
 from probgen.structure import Graph, ancestors, sample_sites, sites_of, uninformed
-from probgen.tensors import plain_tensor
-from probgen.text import aligned
 from probgen.variables import Variable
 
 

@@ -44,7 +44,7 @@ def iris() -> tuple[Any, Any, Any]:
 @pytest.fixture(scope="session")
 def fitted(iris: Any) -> dict[str, Any]:
     """A classifier of each method, which no test may change."""
-    from probgen.stages import METHODS
+    from probgen.classifier.methods import METHODS
     from tests.classifiers import quick
 
     x, _, known = iris

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from probgen.files import read_record, read_tensors, write_record, write_tensors
+from probgen.storage.files import read_record, read_tensors, write_record, write_tensors
 
 MODEL = """
 import pathlib

@@ -11,7 +11,7 @@ import torch
 import torch._dynamo
 
 import probgen as pg
-from probgen.inference import svi  # noqa: F401
+from probgen.inference.training import fit as svi  # noqa: F401
 from tests.pairs import X
 
 EPOCHS = 150

@@ -18,7 +18,7 @@ import torch
 from pyro import poutine
 
 import probgen as pg
-from probgen.inference.objectives import log_importance_weights
+from probgen.inference.objectives.elbo import log_importance_weights
 from probgen.inference.traces import trace_pair
 from tests.pairs import BY_HAND, CASES, Case, HandM2
 

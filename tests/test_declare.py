@@ -21,7 +21,7 @@ from torch import nn
 
 import probgen as pg
 from probgen.formula import FormulaError, parse
-from probgen.recipes import build, recipe_of
+from probgen.storage.pair_json import build, recipe_of
 from tests.pairs import HIDDEN, binary
 
 VARIABLES: dict[str, Any] = {"y": pg.Categorical(3), "z": pg.Normal(2), "x": pg.Bernoulli(6)}

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import probgen as pg
-from probgen.arguments import make_pair
-from probgen.files import read_record, write_record
+from probgen.cli.parsing import make_pair
 from probgen.formula import FormulaError
-from probgen.recipes import read_variable
+from probgen.storage.files import read_record, write_record
+from probgen.storage.pair_json import read_variable
 from tests.fitting import QUICK, structured
 
 QUIET: Any = {

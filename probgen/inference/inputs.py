@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from probgen.checks import (
+from probgen.basics.settings import evaluation, fixed_seed
+from probgen.basics.tensors import as_tensor
+from probgen.data.dataset import Dataset, Splits
+from probgen.data.support import (
     check_finite,
     check_range,
     check_shape,
@@ -20,12 +23,9 @@ from probgen.checks import (
     is_class,
     warn_coarse,
 )
-from probgen.contexts import evaluation, fixed_seed
-from probgen.data import Dataset, Splits
 from probgen.inference.informed import check_informed
 from probgen.inference.traces import PairTrace, Site, trace_pair
 from probgen.pair import LatentVariableModel, is_summable
-from probgen.tensors import as_tensor
 from probgen.variables import Variable
 
 REDRAWN = "data that are drawn anew in every batch"

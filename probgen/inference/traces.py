@@ -20,7 +20,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from probgen.locking import one_at_a_time
+from probgen.basics.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
 from probgen.structure import sample_sites
 

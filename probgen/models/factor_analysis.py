@@ -9,8 +9,8 @@ import pyro
 import torch
 from torch import Tensor
 
+from probgen.basics.settings import as_count
 from probgen.conditionals import Conditional
-from probgen.contexts import as_count
 from probgen.models.linear_gaussian import (
     factor_analysis,
     rows_for,

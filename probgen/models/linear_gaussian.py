@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probgen.checks import check_shape, check_support
+from probgen.basics.tensors import as_tensor
+from probgen.data.support import check_shape, check_support
 from probgen.pair import LatentVariableModel
-from probgen.tensors import as_tensor
 from probgen.variables import SCALE_FLOOR, raw_from_scale
 
 LEAST_VARIANCE = (2 * SCALE_FLOOR) ** 2

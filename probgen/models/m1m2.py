@@ -8,8 +8,8 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from probgen.basics.locking import one_at_a_time
 from probgen.conditionals import Conditional
-from probgen.locking import one_at_a_time
 from probgen.models.class_prior import ClassPrior, prior_of_classes
 from probgen.models.m2 import M2
 from probgen.models.vae import VAE

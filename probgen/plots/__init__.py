@@ -1,5 +1,19 @@
 """Pictures of data, training and latents. Every function takes `ax=` and returns the axes it drew on."""
 
+import importlib
+from typing import Any
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_getattr, _dir, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ = [*__all__, "report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "report":  # all pictures of a run are drawn a room above, which keeps its first name
+        return importlib.import_module("probgen.reports.run").report
+    return _getattr(name)
+
+
+def __dir__() -> list[str]:
+    return __all__

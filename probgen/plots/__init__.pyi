@@ -1,3 +1,5 @@
+import typing
+
 from .classes import analogies as analogies
 from .classes import confusion as confusion
 from .classes import denoising as denoising
@@ -11,9 +13,10 @@ from .images import samples as samples
 from .latents import latent_scatter as latent_scatter
 from .latents import manifold as manifold
 from .latents import traversals as traversals
-from .report import report as report
 from .style import page_style as page_style
 from .tables import draws as draws
 from .tables import elements as elements
 
 __all__: list[str]
+
+report: typing.Any

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from probgen.data import Dataset
-from probgen.inference.classification import (
+from probgen.basics.locking import one_at_a_time
+from probgen.data.dataset import Dataset
+from probgen.inference.queries.classification import (
     calibration_bins,
     calibration_error,
     class_probabilities,
 )
-from probgen.inference.posterior import encode, reconstruct
-from probgen.locking import one_at_a_time
+from probgen.inference.queries.posterior import encode, reconstruct
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import as_images, by_name, images
 from probgen.plots.latents import means_given

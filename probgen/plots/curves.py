@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probgen.locking import one_at_a_time
+from probgen.basics.locking import one_at_a_time
 from probgen.plots.style import NATS, axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from probgen.inference.results import FitResult
+    from probgen.inference.training.results import FitResult
 
 
 @one_at_a_time

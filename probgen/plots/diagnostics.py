@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probgen.data import Dataset
-from probgen.export import FEWEST_DRAWS
-from probgen.locking import one_at_a_time
+from probgen.basics.locking import one_at_a_time
+from probgen.data.dataset import Dataset
+from probgen.inference.scoring.arviz import FEWEST_DRAWS
 from probgen.plots.images import as_images, images
 from probgen.plots.style import axes, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from probgen.inference.scores import Score
+    from probgen.inference.scoring.scores import Score
 
 
 @one_at_a_time

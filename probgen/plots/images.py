@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probgen.checks import is_binary, is_class
-from probgen.contexts import evaluation
-from probgen.data import Dataset
-from probgen.inference.posterior import mean_of, reconstruct
-from probgen.locking import one_at_a_time
+from probgen.basics.locking import one_at_a_time
+from probgen.basics.settings import evaluation
+from probgen.data.dataset import Dataset
+from probgen.data.support import is_binary, is_class
+from probgen.inference.queries.posterior import mean_of, reconstruct
 from probgen.pair import LatentVariableModel
 from probgen.plots.style import axes
 

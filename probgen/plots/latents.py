@@ -14,11 +14,11 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from probgen.checks import is_class
-from probgen.contexts import evaluation, fixed_seed
-from probgen.data import Dataset
-from probgen.inference.posterior import encode, mean_of
-from probgen.locking import one_at_a_time
+from probgen.basics.locking import one_at_a_time
+from probgen.basics.settings import evaluation, fixed_seed
+from probgen.data.dataset import Dataset
+from probgen.data.support import is_class
+from probgen.inference.queries.posterior import encode, mean_of
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import as_images, by_name, images, limits_of, looks_like_images
 from probgen.plots.priors import placed_beside, prior_quantiles

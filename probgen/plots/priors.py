@@ -9,8 +9,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from probgen.contexts import evaluation, fixed_seed
-from probgen.inference.quasi import NotGaussianError, from_noise, noise_shape
+from probgen.basics.settings import evaluation, fixed_seed
+from probgen.inference.sobol import NotGaussianError, from_noise, noise_shape
 from probgen.pair import LatentVariableModel
 
 

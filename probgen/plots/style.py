@@ -105,7 +105,7 @@ def save(
 
     from matplotlib.figure import Figure
 
-    from probgen.files import write_atomically
+    from probgen.storage.files import write_atomically
 
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     draw(*args, ax=figure.subplots(), **named)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from probgen.checks import is_binary
-from probgen.inference.posterior import reconstruct
-from probgen.locking import one_at_a_time
+from probgen.basics.locking import one_at_a_time
+from probgen.data.support import is_binary
+from probgen.inference.queries.posterior import reconstruct
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import by_name
 from probgen.plots.latents import element_label, principal_plane

@@ -7,7 +7,7 @@ import importlib
 import sys
 import time
 
-from probgen.text import aligned
+from probgen.basics.text import aligned
 from tests.attacks import Outcome
 
 ATTACKS = {

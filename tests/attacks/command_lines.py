@@ -19,7 +19,7 @@ import torch
 import typer
 
 import probgen as pg
-from probgen import cli
+from probgen.cli import app as cli
 from tests.attacks import Outcome
 
 SECONDS = 30

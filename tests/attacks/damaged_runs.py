@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import probgen as pg
-from probgen.files import read_record, write_record
+from probgen.storage.files import read_record, write_record
 from tests.attacks import Outcome
 from tests.fitting import QUICK, structured, vae
 

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 import probgen as pg
-from probgen import cli
-from probgen.files import read_record, read_tensors, write_record, write_tensors
+from probgen.cli import app as cli
+from probgen.storage.files import read_record, read_tensors, write_record, write_tensors
 from tests.attacks import Outcome
 from tests.fitting import QUICK, structured, vae
 from tests.forging import CODE, DECLARED, ESCAPE, HUGE, MODEL, alarm, forged, places, put

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import probgen as pg
 from probgen.formula import FormulaError
-from probgen.inference.objectives import log_importance_weights
+from probgen.inference.objectives.elbo import log_importance_weights
 from probgen.inference.traces import trace_pair
 from tests.attacks import Outcome
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from probgen.files import read_tensors
+from probgen.storage.files import read_tensors
 from tests import kill_target
 from tests.attacks import Outcome
 

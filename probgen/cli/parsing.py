@@ -1,0 +1,222 @@
+"""Text from the command line to arguments: pairs, variables, transformations, splits."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import warnings
+from collections.abc import Collection, Container, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+import probgen as pg
+from probgen.data.dataset import Dataset
+from probgen.formula import parse
+from probgen.networks import as_widths
+from probgen.storage.pair_json import ACTIVATIONS, read_variable
+
+MODELS: dict[str, Any] = {
+    "vae": pg.models.VAE,
+    "ppca": pg.models.PPCA,
+    "factor-analysis": pg.models.FactorAnalysis,
+    "cvae": pg.models.CVAE,
+    "m2": pg.models.M2,
+    "m1+m2": pg.models.M1M2,
+    "adgm": pg.models.ADGM,
+}
+
+
+def make_pair(
+    model: str | None, p: str | None, q: str | None, var: Sequence[str], hidden: str | None,
+    activation: str | None, data: Dataset, local: bool = False, name: str | None = None,
+) -> pg.LatentVariableModel:  # fmt: skip
+    """A pair from a formula, a library name or a file, with shapes taken from data.
+
+    Raises:
+        ValueError: no model or two, an unknown one, or variables that cannot be read.
+        FileNotFoundError: no such file.
+    """
+    if (model is None) == (p is None):
+        raise ValueError(
+            f"Give one model: a name ({', '.join(MODELS)}), a file my_model.py:build, or a formula "
+            "by --p and --q."
+        )
+    texts = assignments(var, "--var")
+    reserved = [n for n in texts if n in ("local", "name", "hidden", "activation")]
+    if reserved and p is not None:
+        raise ValueError(f"--var {reserved[0]}: no variable can be called so; take another name.")
+    variables = {n: read_variable(text, data.values.get(n)) for n, text in texts.items()}
+    settings: dict[str, Any] = {}
+    if hidden is not None:
+        settings["hidden"] = widths(hidden)
+    if activation is not None:
+        settings["activation"] = _activation(activation)
+    if p is not None:
+        variables |= _from_data(p, variables, data)
+        if name is not None:
+            settings["name"] = name
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "declare: .* is drawn anew")  # `check_local` refuses
+            return pg.declare(p, q or "", local=local, **{**settings, **variables})
+    if local or name is not None:
+        raise ValueError("--local and --name are for a formula, given by --p and --q.")
+    assert model is not None
+    if ":" in model or model.endswith(".py"):
+        if var or settings:
+            raise ValueError(
+                f"--var, --hidden and --activation belong into {model}, not beside it."
+            )
+        return pg.load_pair(model)
+    if model not in MODELS:
+        near = difflib.get_close_matches(model, MODELS, 1)
+        raise ValueError(
+            f"Unknown model {model!r}; known are {', '.join(MODELS)}"
+            + (f", did you mean {near[0]}?" if near else ".")
+            + ' A file is written my_model.py:build, a formula --p "p(z) p(x | z)" --q "q(z | x)".'
+        )
+    parameters = inspect.signature(MODELS[model]).parameters
+    names = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    if "hidden" not in parameters and settings:
+        raise ValueError(f"{model} is linear: it takes no --hidden and no --activation.")
+    odd = [name for name in variables if name not in names]
+    if odd:
+        text = f"{', '.join(names[:-1])} and {names[-1]}"
+        raise ValueError(f"{model} has the variables {text}, got {', '.join(odd)}.")
+    x = variables.setdefault("x", _family(data))
+    latent = pg.Normal(min(8, max(1, int(np.prod(x.event_shape)) // 2)))
+    if "y" in names and "y" not in variables:
+        if "y" not in data.values:
+            raise ValueError(
+                f"{model} needs a class y, and the data have none. Name their column with "
+                "--labels-column, or give --var y=categorical:10."
+            )
+        variables["y"] = read_variable("categorical", data["y"])
+    pair: pg.LatentVariableModel = MODELS[model](
+        **{name: variables.get(name, latent) for name in names}, **settings
+    )
+    return pair
+
+
+def check_local(pair: pg.LatentVariableModel, known: Collection[str]) -> None:
+    """Refuse a formula with a latent that no data inform, unless --local says that it is meant.
+
+    Args:
+        pair: what was declared.
+        known: variables that the data give.
+
+    Raises:
+        ValueError: names the latents, and the ways out.
+    """
+    inferred = pair.factors("q")
+    names = [name for name in pair.uninformed_names(known) if name in inferred]
+    if names and not pair.local:
+        raise ValueError(
+            f"No data inform {', '.join(names)}: --q gives one guide for all data, though --p draws "
+            f"{names[0]} anew for each datum. If each datum has its own, let the guide see the data, "
+            f"as in q({names[0]} | x). If you mean one value for all data, as the weights of a "
+            "regression have: global latents are not there yet. If one guide for all data is what you "
+            "mean, say so: --local."
+        )
+
+
+def transform(binarize: str | None, dequantize: bool, standardize: bool) -> Any:
+    if binarize not in (None, "dynamic", "static"):
+        raise ValueError(f"--binarize must be dynamic or static, got {binarize!r}.")
+    chosen = [binarize] if binarize else []
+    chosen += ["dequantize"] * dequantize + ["standardize"] * standardize
+    if len(chosen) > 1:
+        raise ValueError(
+            f"--binarize, --dequantize and --standardize exclude each other; got {len(chosen)}."
+        )
+    return chosen[0] if chosen else "default"
+
+
+def two_numbers(text: str) -> tuple[float, float]:
+    try:
+        first, second = (
+            int(part) if part.strip().isdigit() else float(part) for part in text.split(",")
+        )
+    except ValueError:
+        raise ValueError(
+            f"--split must be two numbers, validation and test, such as 0.1,0.2 or 500,1000; got {text!r}."
+        ) from None
+    return first, second
+
+
+def assignments(texts: Sequence[str], flag: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name.isidentifier():
+            raise ValueError(f"{flag} must be name=value, such as z=normal:8; got {text!r}.")
+        if name in found:
+            raise ValueError(f"{flag} names {name} twice.")
+        found[name] = value.strip()
+    return found
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """Widths of layers from text."""
+    if text.strip().lower() in ("none", "", "()"):
+        return ()
+    try:
+        return as_widths([int(part) for part in text.split(",")], "--hidden")
+    except ValueError:
+        raise ValueError(
+            f"--hidden must be widths such as 500,500, or none for a linear map; got {text!r}."
+        ) from None
+
+
+def shares(text: str) -> str | tuple[float, ...]:
+    """How the shares of classes are found, or their probabilities from text."""
+    if "," not in text:
+        return text
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--class-prior must be learned, uniform or numbers such as 0.9,0.1; got {text!r}."
+        ) from None
+
+
+def _activation(text: str) -> Any:
+    names = {name.lower(): name for name in ACTIVATIONS}
+    if text.lower() not in names:
+        near = difflib.get_close_matches(text.lower(), names, 1)
+        hint = f"; did you mean {names[near[0]]}?" if near else ", such as Tanh, ReLU or SiLU."
+        raise ValueError(f"--activation {text!r} is no nonlinearity of torch.nn{hint}")
+    return getattr(torch.nn, names[text.lower()])
+
+
+def _from_data(p: str, given: Container[str], data: Dataset) -> dict[str, pg.Variable]:
+    """The variables of a formula that are not given: x and y are what the data say.
+
+    Raises:
+        ValueError: a formula that cannot be read, or variables that the data do not have either.
+    """
+    names = dict.fromkeys(n for f in parse(p, "p") for n in (f.name, *f.parents))
+    left = [name for name in names if name not in given]
+    unknown = [name for name in left if name not in data.values]
+    if unknown:
+        options = " ".join(f"--var {name}=normal:8" for name in unknown)
+        raise ValueError(
+            f"The data have no {', '.join(unknown)}, so --p needs its family: {options}, or bernoulli:8, "
+            "or categorical:10 for a class."
+        )
+    found = {n: _family(data) for n in left if n == "x"}
+    for name in left:
+        if name != "x":
+            labels = not data[name].is_floating_point()
+            found[name] = read_variable("categorical" if labels else "normal", data[name])
+    return found
+
+
+def _family(data: Dataset) -> pg.Variable:
+    """Bernoulli for zeros and ones, Gaussian for the rest; the shape of the data."""
+    x = data["x"]
+    shape = tuple(x.shape[1:])
+    binary = "x" in data.redrawn or bool(((x == 0) | (x == 1)).all())
+    return pg.Bernoulli(shape) if binary else pg.Normal(shape)

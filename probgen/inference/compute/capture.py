@@ -1,0 +1,273 @@
+"""A step of any pair as one graph of tensor operations: Pyro's handlers run once, when it is made.
+
+A graph is good for one shape of batch. What varies from step to step must be a tensor that goes in: a
+Python number would be baked in. So every graph is held against the step as written, on the same
+noise, at its first uses and again and again later; where they disagree, the step as written is used.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probgen.basics.settings import (
+    capturing,
+    fixed_seed,
+    quiet_pyro,
+    random_state,
+    same_environment,
+    set_random_state,
+)
+from probgen.inference.compute.inductor import compiled, has_compiler
+from probgen.pair import LatentVariableModel
+
+Tensors = Mapping[str, Tensor]
+Function = Callable[[Tensors, Tensors, Tensors], Tensor]
+"""Of values and masks by variable name, and of further tensors: what one step computes."""
+
+TOLERANCE = {"float64": 1e-8, "float32": 1e-3, "bf16": 2e-2}
+"""How far gradients of a graph may lie off, of their norm; values a tenth of it."""
+
+CHECKS = 2
+"""Batches on which a new graph is held against the step as written."""
+
+MOST_GRAPHS = 8
+"""Shapes and structures that are captured; a stream of batches may have no end of them."""
+
+
+class CaptureWarning(UserWarning):
+    """A step runs as written, without a captured graph, and why."""
+
+
+def check_compile(compile: bool | str, owner: str) -> None:
+    """What users may say of compiling.
+
+    Raises:
+        ValueError: neither a bool nor `"auto"`.
+    """
+    if compile != "auto" and not isinstance(compile, bool):
+        raise ValueError(f'{owner}: compile must be True, False or "auto", got {compile!r}.')
+
+
+class Captured:
+    """A function of batches, with the gradients of the pair's parameters if asked for.
+
+    Args:
+        pair: whose parameters and buffers the function depends on.
+        function: what a step computes; with gradients a scalar.
+        gradients: leave the gradient of each parameter in `.grad`.
+        capture: make graphs; otherwise every call runs the function as written.
+        precision: `"float32"`, `"float64"` or `"bf16"`, for the tolerance of the comparison.
+        owner: the function that messages name.
+    """
+
+    def __init__(
+        self, pair: LatentVariableModel, function: Function, *, gradients: bool, capture: bool,
+        precision: str, owner: str,
+    ) -> None:  # fmt: skip
+        self.pair, self.function, self.gradients = pair, function, gradients
+        self.capture, self.owner = capture, owner
+        self.tolerance = TOLERANCE[precision]
+        self.parameters = [p for p in pair.parameters() if p.requires_grad]
+        self.buffers = list(pair.buffers())
+        self._graphs: dict[Any, _Graph] = {}
+
+    def __call__(self, values: Tensors, masks: Tensors, further: Tensors) -> Tensor:
+        """The function's value; gradients are left in the parameters."""
+        parts = (values, masks, further)
+        if not self.capture:
+            return self.as_written(*parts)
+        key = self._key(parts)
+        graph = self._graphs.get(key)
+        if graph is None and len(self._graphs) == MOST_GRAPHS:
+            return self.as_written(*parts)
+        if graph is None:
+            try:
+                graph = self._graphs[key] = self._make(parts)
+            except Exception as error:  # what a tracer or compiler may raise has no end
+                return self._give_up(words(error), parts)
+        if graph.checks:
+            reason = self._disagreement(graph, parts)
+            if reason:
+                return self._give_up(reason, parts)
+            graph.checks -= 1
+        return self._run(graph, parts)
+
+    def settled(self, values: Tensors, masks: Tensors, further: Tensors) -> bool:
+        """Whether there is a graph for such a batch that has passed its checks."""
+        graph = self._graphs.get(self._key((values, masks, further)))
+        return graph is not None and not graph.checks
+
+    def run(self, values: Tensors, masks: Tensors, further: Tensors) -> Tensor:
+        """The value by a graph that is there, unchecked."""
+        parts = (values, masks, further)
+        return self._run(self._graphs[self._key(parts)], parts)
+
+    def check_again(self) -> None:
+        """Hold every graph against the step as written at its next use."""
+        for graph in self._graphs.values():
+            graph.checks = max(graph.checks, 1)
+
+    def as_written(self, values: Tensors, masks: Tensors, further: Tensors) -> Tensor:
+        """The same without a graph."""
+        value = self.function(values, masks, further)
+        if self.gradients:
+            for parameter in self.parameters:
+                parameter.grad = None
+            value.backward()
+        return value.detach()
+
+    def _key(self, parts: Sequence[Tensors]) -> Any:
+        return (
+            self.pair.training,
+            tuple((name, t.shape, t.dtype) for part in parts for name, t in part.items()),
+        )
+
+    def _run(self, graph: _Graph, parts: Sequence[Tensors]) -> Tensor:
+        # The gradients of the step before are kept until now: new ones get fresh memory while they
+        # live, and theirs the time after, so that nothing goes back to the system and out again.
+        value, *gradients = graph.run(*self._inputs(parts))
+        for parameter, gradient in zip(graph.reached, gradients, strict=True):
+            parameter.grad = gradient
+        return value
+
+    def _give_up(self, reason: str, parts: Sequence[Tensors]) -> Tensor:
+        self.capture = False
+        self._graphs.clear()
+        warnings.warn(
+            f"{self.owner}: {self.pair.name} runs as written, without a captured graph: {reason} "
+            "Only the speed differs; compile=False says so beforehand.",
+            CaptureWarning,
+            stacklevel=2,
+        )
+        return self.as_written(*parts)
+
+    def _inputs(self, parts: Sequence[Tensors]) -> list[Tensor]:
+        tensors = [p.data for p in self.parameters]
+        tensors += self.buffers
+        return [*tensors, *(t.contiguous() for part in parts for t in part.values())]
+
+    def _make(self, parts: Sequence[Tensors]) -> _Graph:
+        step = _Step(self.pair, self.function)
+        names = [f"pair.{n}" for n, p in self.pair.named_parameters() if p.requires_grad]
+        rest = [f"pair.{name}" for name, _ in self.pair.named_buffers()]
+        reached: list[nn.Parameter] = []
+
+        def flat(*tensors: Tensor) -> list[Tensor]:
+            inputs = iter(tensors)
+            weights = [next(inputs).detach().requires_grad_(self.gradients) for _ in names]
+            state = dict(zip(names, weights, strict=True)) | {name: next(inputs) for name in rest}
+            given = tuple({name: next(inputs) for name in part} for part in parts)
+            value = torch.func.functional_call(step, state, given)
+            if not self.gradients:
+                return [value]
+            found = torch.autograd.grad(value, weights, allow_unused=True)
+            reached[:] = [p for p, g in zip(self.parameters, found, strict=True) if g is not None]
+            return [value.detach(), *(g.contiguous() for g in found if g is not None)]
+
+        inputs = self._inputs(parts)
+        device = inputs[0].device if inputs else torch.device("cpu")
+        graph = trace([t.clone() for t in inputs], flat, device, self.gradients)
+        return _Graph(compiled(graph, inputs) if has_compiler(device) else graph, list(reached))
+
+    def _disagreement(self, graph: _Graph, parts: Sequence[Tensors]) -> str:
+        """Nothing, or in words how graph and function differ on the same noise."""
+        device = next(t for part in parts for t in part.values()).device
+        before, kept = random_state(device), [b.clone() for b in self.buffers]
+
+        def outcome(run: Callable[[], Tensor]) -> list[Tensor]:
+            set_random_state(before, device)
+            for buffer, value in zip(self.buffers, kept, strict=True):
+                buffer.copy_(value)
+            found = [run(), *(p.grad for p in self.parameters if self.gradients)]
+            found += [b.to(torch.float64, copy=True) for b in self.buffers]
+            zero = torch.zeros((), device=device)
+            return [zero if t is None else t.detach() for t in found]
+
+        with torch.enable_grad() if self.gradients else torch.no_grad():
+            written = outcome(lambda: self.as_written(*parts))
+            for parameter in self.parameters:
+                parameter.grad = None
+            try:
+                captured = outcome(lambda: self._run(graph, parts))
+            except Exception as error:  # a compiled graph that cannot run
+                set_random_state(before, device)
+                return words(error)
+        set_random_state(before, device)
+        for buffer, value in zip(self.buffers, kept, strict=True):
+            buffer.copy_(value)
+        if self.gradients and not bool(written[0].isfinite()):
+            return ""  # nothing to compare; whoever reads the loss says why
+        return difference(written, captured, self.tolerance)
+
+
+def difference(written: Sequence[Tensor], captured: Sequence[Tensor], tolerance: float) -> str:
+    """Nothing, or how a value and what follows it (gradients, buffers) differ beyond rounding."""
+    norms = [_norm(t) for t in written[1:]]
+    total = math.hypot(*(norm for norm in norms if math.isfinite(norm)))
+    for index, (a, b) in enumerate(zip(written, captured, strict=True)):
+        off, size = _norm(a - b), _norm(a)
+        if not math.isfinite(off + size):  # equal where neither is a number, or nothing to compare
+            same = (a == b) | (a.isnan() & b.isnan())
+            off = _norm(torch.where(same, torch.zeros_like(a), a - b))
+            size = _norm(a[a.isfinite()])
+        allowed = tolerance * (size + 0.01 * total)
+        if index == 0:
+            allowed = 0.1 * tolerance * (size + a.numel() ** 0.5)
+        if not off <= allowed:
+            what = "the value" if index == 0 else "a gradient or a buffer"
+            return (
+                f"on the same noise {what} is off by {off:.3g} of {size:.3g}, so something "
+                "in the step is no tensor and changes, or does not survive compilation."
+            )
+    return ""
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+
+
+class _Graph:
+    """A captured graph, the parameters that its gradients are of, and the checks that are left."""
+
+    def __init__(self, run: Callable[..., Any], reached: list[nn.Parameter]) -> None:
+        self.run, self.reached, self.checks = run, reached, CHECKS
+
+
+class _Step(nn.Module):
+    """Holds the pair so that its tensors can be exchanged for a call."""
+
+    def __init__(self, pair: LatentVariableModel, function: Function) -> None:
+        super().__init__()
+        self.pair, self.function = pair, function
+        self.training = pair.training
+
+    def forward(self, *parts: Tensors) -> Tensor:
+        return self.function(*parts)
+
+
+def trace(
+    inputs: Sequence[Tensor], function: Callable[..., Any], device: torch.device, gradients: bool
+) -> Any:
+    """The operations of a function of tensors, in order; random states are left as they were."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with ExitStack() as stack:
+        stack.enter_context(fixed_seed(0, device))
+        stack.enter_context(quiet_pyro())
+        stack.enter_context(capturing())
+        stack.enter_context(same_environment())
+        stack.enter_context(torch.enable_grad() if gradients else torch.no_grad())
+        return make_fx(function)(*inputs)
+
+
+def words(error: Exception) -> str:
+    """The first line of what went wrong."""
+    text = str(error).strip().split("\n")[0][:200]
+    return f"{type(error).__name__}: {text.rstrip('.')}."

@@ -1,0 +1,264 @@
+"""Several devices of one machine: a process each, the same weights in all, one gradient between them.
+
+lightning-fabric starts the processes and says which device is whose. Every process takes its share of
+each batch; gradients travel as one flat buffer, whether or not the step was captured.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import re
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from multiprocessing.context import get_spawning_popen
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probgen.basics.settings import same_environment
+from probgen.data.dataset import Dataset, Splits
+from probgen.storage.files import read_tensors, write_tensors
+
+_GROUP: ContextVar[Group | None] = ContextVar("group", default=None)
+Outcome = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors by name, and a record of plain values."""
+
+Work = Callable[..., Outcome]
+_STATE = "state.safetensors"
+_BEGUN = "begun"
+"""A file that says that a process got as far as the work."""
+
+SECONDS_TO_END = 5.0
+"""How long a process that is told to end may take before it is killed."""
+
+GUARD = 'put the call under `if __name__ == "__main__":`.'
+
+
+def current_group() -> Group | None:
+    """The processes that this one belongs to, if it is one of several."""
+    return _GROUP.get()
+
+
+def check_alone(owner: str, way_on: str) -> None:
+    """Refuse to do the whole work in each of several processes that a launcher started.
+
+    Raises:
+        RuntimeError: this is one of several processes, and not one that `launch` started.
+    """
+    size = os.environ.get("WORLD_SIZE", "")
+    several = size.isdecimal() and int(size) > 1 and "RANK" in os.environ
+    if several and current_group() is None:
+        raise RuntimeError(
+            f"{owner}: a launcher such as torchrun started this process as one of {size} (WORLD_SIZE "
+            f"and RANK in the environment), and each of them would do all of the work. {way_on}"
+        )
+
+
+class Group:
+    """This process among those of a fit.
+
+    Attributes:
+        rank: which it is, from 0.
+        size: how many there are.
+    """
+
+    def __init__(self, fabric: Any) -> None:
+        self.rank, self.size = int(fabric.global_rank), int(fabric.world_size)
+        self._device = fabric.device
+
+    def average(
+        self, loss: Tensor, count: int, parameters: Sequence[nn.Parameter]
+    ) -> tuple[Tensor, int]:
+        """Gradients averaged over the data of all processes; the average loss and their number."""
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        reached = [float(p.grad is not None) for p in parameters]
+        parts = [count * grad.flatten().to(loss.dtype) for grad in grads]
+        numbers = torch.tensor([float(count), *reached], dtype=loss.dtype, device=loss.device)
+        flat = torch.cat([*parts, (count * loss).reshape(1), numbers])
+        torch.distributed.all_reduce(flat)
+        sizes = [grad.numel() for grad in grads]
+        *found, total, size, reached_by = flat.split([*sizes, 1, 1, len(grads)])
+        for parameter, grad, times in zip(parameters, found, reached_by.tolist(), strict=True):
+            parameter.grad = (grad / size).view_as(parameter).to(parameter.dtype) if times else None
+        return (total / size).squeeze(0), int(size)
+
+    def sums(self, *numbers: float) -> list[float]:
+        """Each number summed over the processes."""
+        total = torch.tensor(numbers, dtype=torch.float64, device=self._device)
+        torch.distributed.all_reduce(total)
+        return [float(number) for number in total]
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each process has, in the first; an empty list in the others."""
+        found: list[Any] = [None] * self.size
+        torch.distributed.gather_object(value, found if self.rank == 0 else None)
+        return found if self.rank == 0 else []
+
+    def from_first(self, value: Any) -> Any:
+        """What the first process has, in all of them."""
+        held = [value]
+        torch.distributed.broadcast_object_list(held, src=0, device=self._device)
+        return held[0]
+
+
+def launch(
+    work: Work, arguments: Mapping[str, Any], devices: int, device: torch.device, *, owner: str,
+    way_on: str,
+) -> Outcome:  # fmt: skip
+    """Run `work` in a process a device, and return what the first of them returned.
+
+    Args:
+        work: called with the group, the device and the arguments; of a module, so that it can be
+            found by its name.
+        arguments: sent to every process; tensors are shared, not copied.
+        devices: how many processes.
+        device: its kind.
+        owner: the function that messages name.
+        way_on: what to do after a process has died.
+
+    Raises:
+        ImportError: lightning-fabric is not installed.
+        ValueError: fewer devices than asked for.
+        TypeError: something that cannot be sent to another process.
+        RuntimeError: a process died, or this one is of a launcher such as torchrun, or is one that
+            runs its script from the top since the call has no guard. Errors that `work` raises come
+            as they are.
+        KeyboardInterrupt: Ctrl-C; the processes have ended then.
+    """
+    check_alone(owner, f"Start one: devices={devices} starts the others.")
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            f"{owner}: devices={devices} starts processes, and each runs the script from its top: {GUARD}"
+        )
+    if device.type == "cuda" and devices > torch.cuda.device_count():
+        raise ValueError(
+            f"{owner}: devices={devices}, but there are {torch.cuda.device_count()} GPUs here."
+        )
+    for name, value in arguments.items():
+        if isinstance(value, (Dataset, Splits, Tensor)):
+            continue
+        try:
+            pickle.dumps(value)
+        except Exception as error:
+            raise TypeError(
+                f"{owner}: devices={devices} sends {name} to other processes, and it cannot be "
+                f"pickled: {error}. Define its class or function in a module, or use devices=1."
+            ) from error
+    with tempfile.TemporaryDirectory() as folder, same_environment():
+        try:
+            from lightning_fabric import Fabric
+        except ImportError:
+            raise ImportError(
+                f"{owner}: devices > 1 needs lightning-fabric: pip install 'probgen[devices]'."
+            ) from None
+        _quiet_fabric()
+        fabric: Any = Fabric(accelerator=device.type, devices=devices, strategy="ddp_spawn")
+        job = _Job(work, dict(arguments), folder)
+        try:
+            fabric.launch(job)
+        except Exception as error:
+            begun = (Path(folder) / _BEGUN).exists()
+            _explain(error, owner, way_on if begun else f"{_NOT_BEGUN} {GUARD}")
+        finally:
+            job.end_processes()
+        return read_tensors(Path(folder) / _STATE)
+
+
+_NOT_BEGUN = (
+    "None had begun: each imports what it is sent, and runs the script that calls from its top, so that "
+    "has to be a file:"
+)
+
+
+class _Job:
+    """What each process runs; the first writes what came of it into a file of numbers."""
+
+    def __init__(self, work: Work, arguments: dict[str, Any], folder: str) -> None:
+        self.work, self.arguments, self.folder = work, arguments, folder
+        self.command = sys.orig_argv
+        self._processes: list[Any] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # It is sent to each process when that is started, which is how to know them.
+        if (process := get_spawning_popen()) is not None:
+            self._processes.append(process)
+        return {**vars(self), "_processes": []}
+
+    def end_processes(self) -> None:
+        """End those that still run, since the work was interrupted."""
+        started = [process for process in self._processes if hasattr(process, "pid")]
+        for process in started:
+            process.terminate()
+        for process in started:
+            if process.wait(SECONDS_TO_END) is None:
+                process.kill()
+                process.wait(SECONDS_TO_END)
+
+    def __call__(self, fabric: Any) -> None:
+        # Ctrl-C reaches all processes of a terminal: the one that called ends the others.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_end_with_caller, daemon=True).start()
+        (Path(self.folder) / _BEGUN).touch()
+        _quiet_fabric()
+        sys.orig_argv = self.command  # what a run directory names as the command
+        group = Group(fabric)
+        with joined(group):
+            tensors, record = self.work(group, fabric.device, **self.arguments)
+        if group.rank == 0:
+            kept = {name: tensor.cpu() for name, tensor in tensors.items()}
+            write_tensors(Path(self.folder) / _STATE, kept, record)
+        # A process that ends with connections open can be aborted by its own network threads.
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def _end_with_caller() -> None:
+    """End this process when the one that started it has, however that ended."""
+    caller = multiprocessing.parent_process()
+    if caller is not None:
+        caller.join()
+        os._exit(1)
+
+
+@contextmanager
+def joined(group: Group) -> Iterator[None]:
+    """Within it `current_group` is this one."""
+    token = _GROUP.set(group)
+    try:
+        yield
+    finally:
+        _GROUP.reset(token)
+
+
+def _quiet_fabric() -> None:
+    for name in ("lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _explain(error: Exception, owner: str, way_on: str) -> None:
+    """Raise what a process raised, or say that it died."""
+    text = str(error)
+    said = list(re.finditer(r"^(?:[\w.]+\.)?(\w+(?:Error|Interrupt)): ", text, re.MULTILINE))
+    if said:
+        kinds = {
+            kind.__name__: kind
+            for kind in (ValueError, TypeError, FloatingPointError, OSError, MemoryError)
+        }
+        message = text[said[-1].end() :].strip()
+        name = "ValueError" if said[-1][1] == "RunError" else said[-1][1]
+        if name in kinds:
+            raise kinds[name](message) from None
+        text = f"{name}: {message}"
+    raise RuntimeError(
+        f"{owner}: a process of the job died, so all were stopped ({text.strip()}). {way_on}"
+    )

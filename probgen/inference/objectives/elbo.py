@@ -1,0 +1,305 @@
+r"""Objectives: the evidence lower bound of any pair, per datum, from traces.
+
+Every objective returns one number a datum, in nats, larger is better. Discrete scalars are summed
+out exactly: with weights q(y | ...) where the guide has a factor for them, inside the logarithm
+where it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import pyro.infer
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from probgen.basics.settings import as_count
+from probgen.inference.expectations import class_log_weight, guide_average
+from probgen.inference.objectives.pyro_objective import PyroObjective
+from probgen.inference.traces import PairTrace, trace_pair
+from probgen.pair import LatentVariableModel
+
+
+class Objective(Protocol):
+    """What `fit` maximizes: the average over data of what a call returns.
+
+    A call takes the pair, a batch by variable name, boolean masks of partly observed variables
+    and the weight of the KL terms, and returns shape `(batch,)`. Numbers that it takes of all the data
+    come from a method `constants(dataset)`, by the names of keywords of the call that may be left out;
+    `fit` asks for those of the training data and, to validate, for those of the validation data. An
+    objective of batches that are composed otherwise than the data has a method `unstratified()`: the
+    same objective of blocks of data as they come, for the validation.
+    """
+
+    def __call__(
+        self,
+        pair: LatentVariableModel,
+        data: Mapping[str, Tensor],
+        *,
+        observed: Mapping[str, Tensor] | None = None,
+        kl_weight: Tensor | None = None,
+    ) -> Tensor: ...
+
+
+class ELBO:
+    r"""The evidence lower bound, $E_q[\log p(x, z) - \log q(z | x)]$, for each datum.
+
+    With the defaults its value and gradient are those of Pyro's `Trace_ELBO` (and, where a
+    variable is summed out, of `TraceEnum_ELBO`); with `analytic_kl` those of
+    `TraceMeanField_ELBO`. Latents whose distribution cannot be reparameterized take the
+    score-function gradient.
+
+    Args:
+        num_particles: draws of the guide for each datum.
+        analytic_kl: replace $\log p(z) - \log q(z)$ by the closed-form $-KL(q || p)$ for each
+            latent that has one and whose model parents the guide draws before it.
+        warmup_epochs: the weight of the KL terms grows linearly to one over as many epochs of
+            `fit`.
+
+    Raises:
+        ValueError: num_particles below one, warmup_epochs negative.
+
+    References:
+        Kingma and Welling, 2014, "Auto-encoding variational Bayes", eq. 2 and 3.
+        Sønderby et al., 2016, "Ladder variational autoencoders" (warm-up).
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> pair = pg.declare("p(x)", x=pg.Bernoulli(2))
+        >>> pg.ELBO()(pair, {"x": torch.ones(1, 2)})
+        tensor([-1.3863])
+    """
+
+    def __init__(
+        self, num_particles: int = 1, *, analytic_kl: bool = False, warmup_epochs: int = 0
+    ) -> None:
+        owner = type(self).__name__
+        self.num_particles = as_count(num_particles, "num_particles", owner)
+        self.analytic_kl = analytic_kl
+        self.warmup_epochs = as_count(warmup_epochs, "warmup_epochs", owner, least=0)
+
+    def __repr__(self) -> str:
+        return (
+            f"ELBO(num_particles={self.num_particles}, analytic_kl={self.analytic_kl}, "
+            f"warmup_epochs={self.warmup_epochs})"
+        )
+
+    def __call__(
+        self,
+        pair: LatentVariableModel,
+        data: Mapping[str, Tensor],
+        *,
+        observed: Mapping[str, Tensor] | None = None,
+        kl_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The bound of each datum, shape `(batch,)`, in nats.
+
+        Args:
+            pair: the pair.
+            data: tensors `(batch, *event_shape)` by variable name.
+            observed: boolean masks `(batch,)` of partly observed variables.
+            kl_weight: a scalar tensor that multiplies the KL terms; `None` is one.
+        """
+        trace = trace_pair(pair, data, num_particles=self.num_particles, observed=observed)
+        bound = elbo(trace, analytic_kl=self.analytic_kl, kl_weight=kl_weight)
+        return bound.expand(trace.num_data)
+
+
+def elbo(trace: PairTrace, *, analytic_kl: bool = False, kl_weight: Tensor | None = None) -> Tensor:
+    r"""The evidence lower bound from one pass, shape `(data,)` or `(1,)`.
+
+    For summed variables $y$ with a guide factor it is
+    $\sum_y q(y | \cdot)\,[\log p - \log q]$, for those without $\log \sum_y p$. The gradient is that of
+    `guide_average`.
+    """
+    latent, likelihood = _latent_terms(trace, analytic_kl)
+    joint = _sum_in_model(trace, likelihood, latent, kl_weight)
+    for name in trace.guide_sums:
+        term = class_log_weight(trace, name)
+        joint = joint - (term if kl_weight is None else kl_weight * term)
+    bound = guide_average(trace, joint)
+    # What is left is (1..., particles, data).
+    return bound.reshape(-1, bound.shape[-1]).mean(0) if bound.dim() > 1 else bound
+
+
+def log_importance_weights(trace: PairTrace) -> Tensor:
+    r"""Log-weights whose average estimates p(x): $\log \sum_y p(x, y, z) - \log q(z | \cdot)$.
+
+    Every summed variable is summed inside the weight; the guide's q(y | ...) plays no part, since
+    each term of the sum is an unbiased estimate of p(x, y) by itself. Nothing scales a weight.
+
+    Returns:
+        Shape `(particles, data)`, in nats.
+    """
+    total: Tensor | None = None
+    for log_p in trace.log_p.values():
+        total = log_p if total is None else total + log_p
+    assert total is not None
+    for name in trace.sampled:
+        if name in trace.model:
+            total = total - trace.log_q[name]
+    for name, dim in trace.sums.items():
+        total = _logsumexp_classes(trace, total, name, dim)
+    total = total.reshape(-1, total.shape[-1])
+    return total.expand(trace.num_particles, trace.num_data)
+
+
+def _latent_terms(trace: PairTrace, analytic_kl: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Terms of latents (weighted in a warm-up), and terms of data."""
+    latent: list[Tensor] = []
+    likelihood: list[Tensor] = []
+    closed = _closed_form_kl(trace) if analytic_kl else {}
+    for name, log_p in trace.log_p.items():
+        if name in closed:
+            latent.append(-closed[name])
+        elif trace.model[name]["is_observed"]:
+            likelihood.append(log_p)
+        elif name in trace.observed:
+            known = trace.observed[name][1]
+            zero = torch.zeros_like(log_p)
+            likelihood.append(torch.where(known, log_p, zero))
+            latent.append(torch.where(known, zero, log_p))
+        else:
+            latent.append(log_p)
+    for name in trace.sampled:
+        log_q = trace.log_q[name]
+        if not trace.guide[name]["fn"].has_rsample:
+            log_q = log_q.detach()  # its gradient has expectation zero; the rest is a score term
+        # An auxiliary site has no term: given its value the rest is a bound by itself.
+        if name not in closed and name in trace.model:
+            latent.append(-log_q)
+    return latent, likelihood
+
+
+def _sum_in_model(
+    trace: PairTrace, likelihood: list[Tensor], latent: list[Tensor], kl_weight: Tensor | None
+) -> Tensor:
+    """Add all terms, summing out in the model what has no guide factor."""
+    if trace.model_sums and kl_weight is not None:
+        # Inside the sum a weight would have to multiply logarithms: the result is no bound.
+        raise ValueError(
+            "KL warm-up: this pair sums "
+            f"{', '.join(trace.model_sums)} out in the model, where the KL term stands inside a "
+            "logarithm and cannot be weighted. Add a guide factor for it, or use no warm-up."
+        )
+    terms = likelihood + (latent if kl_weight is None else [kl_weight * term for term in latent])
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    for name, dim in trace.model_sums.items():
+        total = _logsumexp_classes(trace, total, name, dim)
+    return total
+
+
+def _logsumexp_classes(trace: PairTrace, total: Tensor, name: str, dim: int) -> Tensor:
+    allowed = trace.allowed(name)
+    if allowed is not None:
+        total = total.masked_fill(~allowed, -torch.inf)
+    return total.logsumexp(dim, keepdim=True) if total.dim() >= -dim else total
+
+
+def _closed_form_kl(trace: PairTrace) -> dict[str, Tensor]:
+    """KL(q || p) of the latents for which it is the expectation of log q - log p.
+
+    That holds where p(z | ...) depends on nothing that the guide draws after z. Read off the order
+    of the sites: every latent before z in the model stands before z in the guide, too.
+    """
+    closed = {}
+    guide_order = [name for name in trace.guide if name in trace.model]
+    for name in trace.sampled:
+        if name not in trace.model:
+            continue
+        before_in_model = [n for n in trace.model if n in trace.guide or n in trace.model_sums]
+        before_in_model = before_in_model[: before_in_model.index(name)]
+        before_in_guide = guide_order[: guide_order.index(name)]
+        if not set(before_in_model) <= set(before_in_guide):
+            continue
+        q, p = trace.guide[name], trace.model[name]
+        if any(site["mask"] is not None and site["mask"] is not True for site in (q, p)):
+            continue
+        if _folds(q["fn"]):
+            continue  # torch's KL of it is that of what is folded, which is larger
+        shape = torch.broadcast_shapes(q["fn"].batch_shape, p["fn"].batch_shape)
+        try:
+            closed[name] = kl_divergence(q["fn"].expand(shape), p["fn"].expand(shape))
+        except NotImplementedError:
+            continue
+    return closed
+
+
+def _folds(fn: Any) -> bool:
+    """Whether a distribution is made by a transformation that takes several values to one."""
+    while hasattr(fn, "base_dist"):
+        if not all(transform.bijective for transform in getattr(fn, "transforms", ())):
+            return not isinstance(fn, torch.distributions.HalfNormal)  # that has a KL of its own
+        fn = fn.base_dist
+    return False
+
+
+def values_of(
+    objective: Objective, pair: LatentVariableModel, values: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor], further: Mapping[str, Tensor],
+) -> Tensor:  # fmt: skip
+    """What an objective returns of a batch, held to what it promises: a number for each datum.
+
+    Raises:
+        TypeError: it returns no tensor of floating-point numbers.
+        ValueError: of another shape, or without a gradient where one is asked for.
+    """
+    found: Any = objective(pair, values, observed=masks, **further)
+    owner, size = f"fit: the objective {name_of(objective)}", pair.batch_size(**values)
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        got = f"a tensor of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+        raise TypeError(
+            f"{owner} must return a tensor of floating-point numbers, one a datum, got {got}."
+        )
+    if found.shape != (size,):
+        raise ValueError(
+            f"{owner} must return one value a datum, shape ({size},) for a batch of {size}, got shape "
+            f"{tuple(found.shape)}. fit takes the average over the batch itself."
+        )
+    if torch.is_grad_enabled() and not found.requires_grad:
+        raise ValueError(
+            f"{owner} returned values without a gradient, so nothing can be learned from them. Compute "
+            "them in torch from parameters that are not frozen, without detach(), item(), numpy() or "
+            "torch.no_grad()."
+        )
+    return found
+
+
+def name_of(objective: Objective) -> str:
+    """An objective in a message."""
+    return getattr(objective, "__qualname__", type(objective).__qualname__)
+
+
+def as_objective(objective: str | Objective | Any) -> Objective:
+    """`"elbo"`, `"analytic-kl"`, an `ELBO`, one of Pyro's ELBO objects, or a callable like them.
+
+    Raises:
+        ValueError: an unknown word.
+        TypeError: anything else.
+    """
+    if objective == "elbo":
+        return ELBO()
+    if objective == "analytic-kl":
+        return ELBO(analytic_kl=True)
+    if isinstance(objective, pyro.infer.ELBO):
+        if not hasattr(objective, "differentiable_loss"):
+            raise TypeError(
+                f"objective: {type(objective).__name__} has no differentiable_loss; use Trace_ELBO, "
+                "TraceMeanField_ELBO, TraceEnum_ELBO or pg.ELBO(...)."
+            )
+        return PyroObjective(objective)
+    if isinstance(objective, str):
+        raise ValueError(
+            f'objective={objective!r} is unknown; use "elbo", "analytic-kl", pg.ELBO(...) '
+            "or one of Pyro's ELBO objects."
+        )
+    if isinstance(objective, type) or not callable(objective):
+        raise TypeError(
+            'objective must be "elbo", "analytic-kl", pg.ELBO(...), one of Pyro\'s ELBO objects '
+            f"or a callable that returns a value a datum, got {objective!r}."
+        )
+    return objective

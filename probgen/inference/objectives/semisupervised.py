@@ -1,0 +1,237 @@
+r"""Learning from few labels: the bound of all data, and a classifier trained on the labels."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from probgen.basics.settings import as_count
+from probgen.data.dataset import Dataset
+from probgen.inference.compute.processes import Group
+from probgen.inference.expectations import guide_average
+from probgen.inference.objectives.elbo import ELBO, elbo
+from probgen.inference.traces import PairTrace, trace_pair
+from probgen.inference.training.batches import Resident, Stratified
+from probgen.pair import LatentVariableModel
+
+
+class SemiSupervised(ELBO):
+    r"""The objective of semi-supervised learning, for any pair with a class y that some data know.
+
+    $$\frac{N_l}{N}\,\overline{\mathcal L(x, y)} + \frac{N_u}{N}\,\overline{\mathcal U(x)}
+      + \alpha\,\overline{\log q(y | \cdot)}$$
+
+    in nats a datum, maximized; bars are averages over the labelled, the unlabelled and again the
+    labelled data. $\mathcal L$ is the evidence lower bound with y given, $\mathcal U$ the one with y
+    summed out exactly under q(y | ...). What of the guide stands before y (a latent of a stack, an
+    auxiliary) is drawn for the last term. `alpha=0.1` is what Kingma et al. write as α = 0.1·N before
+    the same average, beside bounds that are summed over the N data.
+
+    Args:
+        label: the class.
+        alpha: weight of the classifier's term.
+        num_particles: draws of the guide for each datum.
+        analytic_kl: closed-form KL terms where there are some.
+        warmup_epochs: the weight of the KL terms grows linearly to one over as many epochs.
+        labelled_batch: labelled data in each batch of `fit`; by default as many as chance brings, in
+            which case the terms of labelled data vary a lot where labels are few.
+        labelled_share: N_l / N, the share of the data that is labelled; by default `fit` counts it,
+            for which an iterable of batches must give it.
+
+    `fit` validates by the same objective of the validation data, whose own share is counted. Where none
+    of them is labelled the last term is absent.
+
+    Raises:
+        ValueError: a setting out of range.
+
+    References:
+        Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
+        models", eq. 8 and 9.
+    """
+
+    def __init__(
+        self, label: str = "y", *, alpha: float = 0.1, num_particles: int = 1,
+        analytic_kl: bool = False, warmup_epochs: int = 0, labelled_batch: int | None = None,
+        labelled_share: float | None = None,
+    ) -> None:  # fmt: skip
+        owner = "SemiSupervised"
+        if not isinstance(alpha, (int, float)) or isinstance(alpha, bool) or not 0 <= alpha < 1e9:
+            raise ValueError(
+                f"{owner}: alpha must be a finite number of at least 0, got {alpha!r}."
+            )
+        super().__init__(num_particles, analytic_kl=analytic_kl, warmup_epochs=warmup_epochs)
+        self.label, self.alpha = label, float(alpha)
+        if labelled_batch is not None:
+            labelled_batch = as_count(labelled_batch, "labelled_batch", owner)
+        self.labelled_batch = labelled_batch
+        if labelled_share is not None:
+            real = isinstance(labelled_share, (int, float)) and not isinstance(labelled_share, bool)
+            if not real or not 0 < labelled_share <= 1:
+                raise ValueError(
+                    f"{owner}: labelled_share must be a share of the data, above 0 and at most 1, got "
+                    f"{labelled_share!r}."
+                )
+            labelled_share = float(labelled_share)
+        self.labelled_share = labelled_share
+
+    def __repr__(self) -> str:
+        return (
+            f"SemiSupervised({self.label!r}, alpha={self.alpha:g}, "
+            f"num_particles={self.num_particles}, analytic_kl={self.analytic_kl}, "
+            f"warmup_epochs={self.warmup_epochs}, labelled_batch={self.labelled_batch}"
+            # Left out where it is not given, so that runs of before it was a setting go on.
+            + (")" if self.labelled_share is None else f", labelled_share={self.labelled_share!r})")
+        )
+
+    def __call__(
+        self,
+        pair: LatentVariableModel,
+        data: Mapping[str, Tensor],
+        *,
+        observed: Mapping[str, Tensor] | None = None,
+        kl_weight: Tensor | None = None,
+        labelled_share: Tensor | None = None,
+    ) -> Tensor:
+        """A value for each datum whose average over the batch is the objective, shape `(batch,)`.
+
+        Args:
+            pair: the pair.
+            data: tensors `(batch, *event_shape)` by variable name.
+            observed: boolean masks `(batch,)` of partly observed variables; without one for the
+                class every datum is labelled.
+            kl_weight: a scalar tensor that multiplies the KL terms; `None` is one.
+            labelled_share: N_l / N over all data, a scalar tensor; `None` takes the share that the
+                objective was given, or the batch's own.
+        """
+        if self.label not in data:
+            raise ValueError(
+                f"SemiSupervised: {self.label} is not given. Give the labels, with a mask that says "
+                f'where they are known: pg.Dataset(values, observed={{"{self.label}": mask}}).'
+            )
+        masks = dict(observed or {})
+        known = masks.get(self.label)
+        if known is None:
+            known = torch.ones_like(data[self.label], dtype=torch.bool)
+        masks[self.label] = known
+        trace = trace_pair(pair, data, num_particles=self.num_particles, observed=masks)
+        bound = elbo(trace, analytic_kl=self.analytic_kl, kl_weight=kl_weight)
+        bound = bound.expand(trace.num_data)
+        own = known.to(bound.dtype).mean()
+        share = labelled_share
+        if share is None:
+            share = own if self.labelled_share is None else own.new_full((), self.labelled_share)
+        # The weights of labelled and other data whose sums over a batch are averages of them: a batch
+        # is composed as all the data are, or as was asked for. None at all have no term.
+        composition = share if self.labelled_batch is None else own
+        labelled = torch.where(known, 1 / composition, 0.0)
+        value = bound
+        if self.labelled_batch is not None:
+            others = torch.where(known, 0.0, 1 / (1 - composition))
+            value = (share * labelled + (1 - share) * others) * bound
+        if self.alpha:
+            value = value + self.alpha * labelled * class_log_prob(trace, self.label)
+        return value
+
+    def unstratified(self) -> SemiSupervised:
+        """The same objective of blocks of data as they come, which `fit` validates by."""
+        same = copy.copy(self)
+        same.labelled_batch = same.labelled_share = None
+        return same
+
+    def constants(self, data: Dataset) -> dict[str, float]:
+        """What a call takes of all the data: the share of them that is labelled."""
+        if self.labelled_share is not None:
+            return {"labelled_share": self.labelled_share}
+        mask = (data.observed or {}).get(self.label)
+        return {"labelled_share": 1.0 if mask is None else float(mask.double().mean())}
+
+    def batches(self, data: Dataset, batch_size: int, group: Group | None) -> Resident:
+        """Batches of `fit`, with as many labelled data as was asked for.
+
+        Raises:
+            ValueError: no labels among the data, or fewer than a batch is to have.
+        """
+        self.check(data, "the data")
+        mask = (data.observed or {}).get(self.label)
+        if mask is None or bool(mask.all()):
+            warnings.warn(
+                f"SemiSupervised: {self.label} is known for all data, so this is supervised learning.",
+                stacklevel=2,
+            )
+        elif not bool(mask.any()):
+            raise ValueError(
+                f"SemiSupervised: {self.label} is known for none of the data, so there is no classifier "
+                "to train. Give some labels, or use pg.ELBO."
+            )
+        elif self.labelled_batch is not None:
+            return Stratified(data, batch_size, self.label, self.labelled_batch, group)
+        return Resident(data, batch_size, group=group)
+
+    def check_stream(self) -> None:
+        """An iterable of batches composes them itself, and cannot be counted beforehand.
+
+        Raises:
+            ValueError: settings that need all the data.
+        """
+        if self.labelled_batch is not None:
+            raise ValueError(
+                "fit: an iterable of batches brings its own labels; give a Dataset, or "
+                "SemiSupervised(labelled_batch=None)."
+            )
+        if self.alpha and self.labelled_share is None:
+            raise ValueError(
+                "fit: labelled data weigh by their share, which an iterable of batches does not tell; "
+                "give it, as in SemiSupervised(labelled_share=0.01) where one datum in a hundred is "
+                "labelled, or give a Dataset."
+            )
+
+    def check_validation(self, data: Dataset) -> None:
+        """The class must be among the validation data.
+
+        Raises:
+            ValueError: it is not.
+        """
+        self.check(data, "the validation data")
+        mask = (data.observed or {}).get(self.label)
+        if mask is not None and not bool(mask.any()):
+            warnings.warn(
+                f"SemiSupervised: {self.label} is known for none of the validation data, so their value "
+                "is the bound alone, without the classifier's term.",
+                stacklevel=2,
+            )
+
+    def check(self, data: Dataset, what: str) -> None:
+        """The class must be among the data.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if self.label not in data.values:
+            raise ValueError(
+                f"SemiSupervised: {what} have no {self.label}. Give labels with a mask that says where "
+                f'they are known: pg.Dataset(values, observed={{"{self.label}": mask}}).'
+            )
+
+
+def class_log_prob(trace: PairTrace, label: str) -> Tensor:
+    """log q(y | ...) of the label of each datum, averaged over particles; 0 where it is not known.
+
+    Raises:
+        ValueError: the guide has no factor for the class.
+    """
+    if label not in trace.guide_sums:
+        raise ValueError(
+            f"SemiSupervised: the guide has no factor q({label} | ...), so there is no classifier to "
+            "train. Add one, or use pg.ELBO."
+        )
+    _, known = trace.observed[label]
+    chosen = trace.allowed(label)
+    assert chosen is not None
+    log_q = torch.where(known & chosen, trace.log_q[label], 0.0)
+    log_q = log_q.sum(trace.guide_sums[label], keepdim=True)
+    log_q = guide_average(trace, log_q, before=label)
+    return log_q.reshape(-1, log_q.shape[-1]).mean(0)

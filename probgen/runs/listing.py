@@ -1,0 +1,93 @@
+"""The runs below a folder, each as far as it can be read: one odd folder does not end the list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from probgen.inference.training.recorder import CHECKPOINT, CONFIG, WEIGHTS, read_config
+from probgen.inference.training.results import check_progress
+from probgen.storage.files import RunError, read_file, read_tensors_record
+from probgen.storage.run_records import check_record
+
+
+def runs_below(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """What `probgen list` shows: of every run its overview, or why it cannot be read.
+
+    Args:
+        folder: where to look; links to folders are not followed.
+    """
+    found = []
+    for place, error in _configurations(Path(folder)):
+        if error is not None:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            found.append({"run": str(place), "status": f"cannot be read: {reason}"})
+            continue
+        try:
+            if _is_run(place):
+                found.append(overview(place))
+        except (MemoryError, OSError, ValueError) as odd:
+            found.append({"run": str(place), "status": f"damaged: {odd}"})
+    return found
+
+
+def overview(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A run in a line, without building its pair or loading PyTorch's tensors.
+
+    Raises:
+        RunError: the run is damaged.
+    """
+    folder = Path(path)
+    config = read_config(folder)
+    file = state_file(folder)
+    progress: Mapping[str, Any] = {"elbo": []}
+    ended = file is not None and file.name == WEIGHTS
+    if file is not None:
+        record = read_tensors_record(file)
+        check_record(record, config, file, "weights" if ended else "checkpoint")
+        progress = record["progress"]
+        try:
+            check_progress(progress)
+        except ValueError as error:
+            raise RunError(f"{file} is no file of a run: {error}") from error
+    elbo, held = progress["elbo"], progress.get("validation_elbo")
+    return {
+        "run": str(folder),
+        "model": config["name"],
+        "data": config["data"]["train"]["name"],
+        "epochs": len(elbo),
+        "elbo": elbo[-1] if elbo else None,
+        "validation_elbo": held[progress.get("best_epoch", 0) - 1] if held else None,
+        "status": progress.get("stopped", "completed") if ended else "unfinished",
+    }
+
+
+def state_file(folder: Path) -> Path | None:
+    """The weights of a run that has ended, or else its last checkpoint."""
+    return next((folder / n for n in (WEIGHTS, CHECKPOINT) if (folder / n).is_file()), None)
+
+
+def _configurations(folder: Path) -> Iterator[tuple[Path, OSError | None]]:
+    """Folders with a configuration, in order, and those that cannot be looked into."""
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        try:
+            with os.scandir(place) as entries:
+                inside = sorted(entries, key=lambda entry: entry.name, reverse=True)
+            deeper = [place / entry.name for entry in inside if entry.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            yield place, error
+            continue
+        if any(entry.name == CONFIG for entry in inside):
+            yield place, None
+        waiting += deeper
+
+
+def _is_run(folder: Path) -> bool:
+    """Not some other program's configuration."""
+    if any(name.endswith(".safetensors") for name in os.listdir(folder)):
+        return True
+    return b'"run"' in read_file(folder / CONFIG, 2**23)
