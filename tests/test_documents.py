@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import typer
 
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 from tests.test_project import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
