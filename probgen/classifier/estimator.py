@@ -21,8 +21,8 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from probgen.basics.checks import as_count
 from probgen.basics.locking import one_at_a_time
-from probgen.basics.settings import as_count
 from probgen.basics.tensors import as_tensor
 from probgen.classifier.labels import Labels
 from probgen.classifier.methods import METHODS, Plan, chosen_method, kept, train, train_m1

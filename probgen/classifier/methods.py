@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from probgen.basics.settings import fixed_seed
+from probgen.basics.randomness import fixed_seed
 from probgen.classifier.error_curve import Errors
 from probgen.classifier.spreading import spread_labels
 from probgen.data.dataset import Dataset

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from probgen.basics.progress import Progress
-from probgen.basics.settings import evaluation, fixed_seed, shift_seed
+from probgen.basics.randomness import fixed_seed, shift_seed
+from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
 from probgen.inference.compute.capture import Captured, Tensors
 from probgen.inference.compute.devices import as_dtype, mixed, placed

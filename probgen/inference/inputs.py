@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from probgen.basics.settings import evaluation, fixed_seed
+from probgen.basics.randomness import fixed_seed
+from probgen.basics.settings import evaluation
 from probgen.basics.tensors import as_tensor
 from probgen.data.dataset import Dataset, Splits
 from probgen.data.support import (

@@ -15,7 +15,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from probgen.basics.locking import one_at_a_time
-from probgen.basics.settings import evaluation, fixed_seed
+from probgen.basics.randomness import fixed_seed
+from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
 from probgen.data.support import is_class
 from probgen.inference.queries.posterior import encode, mean_of

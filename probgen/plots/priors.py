@@ -9,7 +9,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from probgen.basics.settings import evaluation, fixed_seed
+from probgen.basics.randomness import fixed_seed
+from probgen.basics.settings import evaluation
 from probgen.inference.sobol import NotGaussianError, from_noise, noise_shape
 from probgen.pair import LatentVariableModel
 

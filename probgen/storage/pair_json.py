@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from probgen import models
-from probgen.basics.settings import fixed_seed
+from probgen.basics.randomness import fixed_seed
 from probgen.conditionals import Conditional
 from probgen.declare import DeclaredModel, declare
 from probgen.networks import MLP, ConvDecoder, ConvEncoder

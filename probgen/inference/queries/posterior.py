@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.distributions import TransformedDistribution
 
 from probgen.basics.locking import one_at_a_time
-from probgen.basics.settings import evaluation, fixed_seed
+from probgen.basics.randomness import fixed_seed
+from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
 from probgen.inference.compute.devices import as_device, placed
 from probgen.inference.expectations import class_weights

@@ -12,8 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from probgen.basics.checks import as_count, as_seed
 from probgen.basics.locking import one_at_a_time
-from probgen.basics.settings import as_count, as_seed, enough_memory, evaluation, fixed_seed
+from probgen.basics.memory import enough_memory
+from probgen.basics.randomness import fixed_seed
+from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
 from probgen.inference.compute.capture import check_compile
 from probgen.inference.compute.devices import as_device, as_dtype, placed, used_precision

@@ -12,16 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from probgen.basics.checks import as_count, as_seed
 from probgen.basics.locking import one_at_a_time
-from probgen.basics.settings import (
-    as_count,
-    as_seed,
-    enough_memory,
-    evaluation,
-    fixed_seed,
-    kept_modes,
-    quiet_pyro,
-)
+from probgen.basics.memory import enough_memory
+from probgen.basics.randomness import fixed_seed
+from probgen.basics.settings import evaluation, kept_modes, quiet_pyro
 from probgen.data.dataset import Splits
 from probgen.inference.compute.capture import check_compile
 from probgen.inference.compute.devices import FORCED, as_device, as_dtype, used_precision
