@@ -58,6 +58,8 @@ SOURCES = {
                 raise ValueError("few")
             ready, size = steps.prepare(data, epochs)
             whole(size)
+            whole(data is None)
+            whole(f"{data}")
             rounded = Rounded(ready)
             half(rounded)
             box = Box(ready)
@@ -139,7 +141,7 @@ def test_the_fewest_arrows_run_back_up() -> None:
 def test_the_way_of_an_argument(tiny: Path) -> None:
     found = stations(Package(tiny), "fit", "data")
     shown = [(s.module, [f"{c.function} {' '.join(c.parameters)}" for c in s.calls]) for s in found]
-    # Not followed: its length, the object of a class with an `__init__`, its attributes.
+    # Not followed: its length, what is said of it, the object of a class with an `__init__`, its attributes.
     assert shown == [
         ("tiny.engine.train", ["fit data"]),
         ("tiny.engine.steps", ["prepare values"]),
