@@ -30,7 +30,8 @@ from probgen.classifier.scaling import Array, Likelihood, Scaling, validate_data
 from probgen.classifier.spreading import FeatureClassifier
 from probgen.data.dataset import Dataset
 from probgen.inference.queries.classification import calibration_error, class_probabilities
-from probgen.inference.queries.posterior import encode, features
+from probgen.inference.queries.features import features
+from probgen.inference.queries.posterior import encode
 from probgen.models.class_prior import ClassPrior, as_class_prior
 from probgen.models.vae import VAE
 from probgen.networks import as_widths

@@ -1,9 +1,8 @@
-"""What the guide says of data: encode, reconstruct, and latents as features."""
+"""What the guide says about data: `encode` and `reconstruct`."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -19,8 +18,7 @@ from probgen.data.dataset import Dataset
 from probgen.inference.compute.devices import as_device, placed
 from probgen.inference.expectations import class_weights
 from probgen.inference.inputs import prepare
-from probgen.inference.sobol import is_gaussian
-from probgen.inference.traces import innermost, trace_guide, trace_pair
+from probgen.inference.traces import innermost, trace_pair
 from probgen.pair import LatentVariableModel
 from probgen.structure import sample_sites
 
@@ -55,7 +53,7 @@ def encode(
         ValueError: data that do not fit the pair, a latent made of classes, or one whose family has
             no mean in closed form.
     """
-    return _encode(*_ready(pair, data, "encode", device), seed)
+    return _encode(*place_and_prepare(pair, data, "encode", device), seed)
 
 
 @one_at_a_time
@@ -82,7 +80,7 @@ def reconstruct(
         ValueError: data that do not fit the pair, a class or latent that is neither given nor
             inferred, data that are classes, or a family without a mean in closed form.
     """
-    decoder, dataset = _ready(pair, data, "reconstruct", device)
+    decoder, dataset = place_and_prepare(pair, data, "reconstruct", device)
     latents = _encode(decoder, dataset, seed)
     parts: dict[str, list[Tensor]] = {}
     classes = [name for name in latents if name in pair.summed_names]
@@ -112,119 +110,6 @@ def reconstruct(
     if not parts:
         raise ValueError(f"reconstruct: the data of {pair.name} are classes, which have no mean.")
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
-
-
-@one_at_a_time
-def features(
-    pair: LatentVariableModel,
-    data: Dataset,
-    *,
-    latent: str = "z",
-    columns: Tensor | None = None,
-    redraw: bool = False,
-    device: str | torch.device = "auto",
-) -> Dataset:
-    """A latent under the guide, as the data x of another model or classifier (M1).
-
-    Args:
-        pair: a trained pair whose guide infers the latent from the data alone, before any other.
-        data: what the pair knows of it is encoded, the rest, such as labels, is kept.
-        latent: which one.
-        columns: its elements to keep, such as `active_units` of the training data.
-        redraw: draw from q(z | x) anew in every batch of `fit`, in place of its mean.
-        device: `"auto"`, or a device as torch names it.
-
-    Returns:
-        A Dataset whose `x`, `(data, elements)`, is the mean, on the CPU.
-
-    Raises:
-        TypeError: data that are no Dataset.
-        ValueError: data that do not fit the pair, or a latent that is not the guide's, not
-            continuous, without a mean in closed form, or depends on a class; with `redraw` one
-            that is not Gaussian.
-
-    References:
-        Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
-        models" (M1, and the features redrawn in M1+M2).
-    """
-    if not isinstance(data, Dataset):
-        raise TypeError(f"features: data must be a pg.Dataset, got {type(data).__name__}.")
-    encoder, dataset = _ready(pair, data, "features", device)
-    means, scales = [], []
-    with evaluation(encoder), fixed_seed(0, _device(dataset)):
-        for start in range(0, len(dataset), BLOCK):
-            block = dataset.subset(slice(start, start + BLOCK))
-            trace = trace_guide(encoder, block.values, latent, observed=block.observed)
-            site = trace.guide.get(latent)
-            if site is None or not site["fn"].has_rsample or next(iter(trace.guide)) != latent:
-                raise ValueError(
-                    f"features: {latent} must be a continuous latent of {pair.name} that its guide "
-                    "infers from the data alone, before any other; in its order the guide has "
-                    f"{', '.join(trace.guide) or 'none'}."
-                )
-            means.append(mean_of(site["fn"], latent, "features").flatten(1).cpu())
-            if redraw:
-                if not is_gaussian(site["fn"]):
-                    raise ValueError(
-                        f"features: redraw=True adds Gaussian noise, but the guide draws {latent} "
-                        f"from {_family(site['fn'])}. Use redraw=False."
-                    )
-                scales.append(site["fn"].stddev.flatten(1).cpu())
-    kept_columns = slice(None) if columns is None else columns
-    mean = torch.cat(means)[:, kept_columns]
-    rest = [name for name in data.values if name not in dataset.values and name != "x"]
-    words = f"x is {latent} of {pair.name}" + ", drawn anew in every batch" * redraw
-    found = Dataset(
-        {"x": mean}, data.name, transformations={"x": words},
-        spread={"x": torch.cat(scales)[:, kept_columns]} if redraw else {},
-    )  # fmt: skip
-    if not rest:
-        return found
-    kept = data.only(*rest)
-    return replace(
-        kept,
-        values={**kept.values, **found.values},
-        spread={**kept.spread, **found.spread},
-        transformations={**kept.transformations, **found.transformations},
-    )
-
-
-@one_at_a_time
-def active_units(
-    pair: LatentVariableModel,
-    data: Dataset,
-    *,
-    latent: str = "z",
-    threshold: float = 0.1,
-    device: str | torch.device = "auto",
-) -> Tensor:
-    """The elements of a latent whose posterior mean moves with the data.
-
-    Args:
-        pair: a trained pair.
-        data: to look at.
-        latent: which latent.
-        threshold: least standard deviation of the mean over the data.
-        device: `"auto"`, or a device as torch names it.
-
-    Returns:
-        Indices into the flattened latent.
-
-    Raises:
-        ValueError: as `features`; or no element is active.
-
-    References:
-        Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders", section 5
-        (variance of the mean above 0.01).
-    """
-    spread = features(pair, data, latent=latent, device=device)["x"].std(0, correction=0)
-    found = (spread > threshold).nonzero().squeeze(1)
-    if not len(found):
-        raise ValueError(
-            f"active_units: no element of {latent} moves by more than {threshold} (the most is "
-            f"{float(spread.max()):.3g}). Train {pair.name} longer, or lower the threshold."
-        )
-    return found
 
 
 def _encode(encoder: LatentVariableModel, dataset: Dataset, seed: int) -> dict[str, Tensor]:
@@ -266,14 +151,14 @@ def mean_of(fn: Any, name: str, owner: str) -> Tensor:
         mean = fn.mean
     if mean is None or bool(mean.isnan().all()):
         raise ValueError(
-            f"{owner}: {name} is drawn from {_family(fn)}, which has no mean in closed form. Choose "
+            f"{owner}: {name} is drawn from {family_name(fn)}, which has no mean in closed form. Choose "
             f"a family that has one, such as pg.Normal, or average draws of {name} yourself."
         )
     return mean
 
 
-def _family(fn: Any) -> str:
-    """What a distribution is called, `Independent` and the like aside."""
+def family_name(fn: Any) -> str:
+    """The name of a distribution's family, without wrappers such as `Independent`."""
     while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
         fn = fn.base_dist
     return type(fn).__name__
@@ -289,9 +174,10 @@ def _is_class(fn: Any) -> bool:
     return isinstance(innermost(fn), torch.distributions.Categorical)
 
 
-def _ready(
+def place_and_prepare(
     pair: LatentVariableModel, data: Any, owner: str, device: str | torch.device
 ) -> tuple[LatentVariableModel, Dataset]:
+    """The pair on a device, and the data checked against it and moved there."""
     target = as_device(device)
     dtype = next((p.dtype for p in pair.parameters()), torch.get_default_dtype())
     ready = placed(pair, target, dtype)
