@@ -142,13 +142,13 @@ def mean_of(fn: Any, name: str, owner: str) -> Tensor:
         mean = fn.mean
     if mean is None or bool(mean.isnan().all()):
         raise ValueError(
-            f"{owner}: {name} is drawn from {family_of(fn)}, which has no mean in closed form. "
+            f"{owner}: {name} is drawn from {family_name(fn)}, which has no mean in closed form. "
             f"Choose a family that has one, such as pg.Normal, or average draws of {name} yourself."
         )
     return mean
 
 
-def family_of(fn: Any) -> str:
+def family_name(fn: Any) -> str:
     """The name of a distribution's family, without wrappers such as `Independent`."""
     while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
         fn = fn.base_dist

@@ -64,7 +64,7 @@ def encode(
         >>> torch.allclose(z, ppca.posterior(x).mean, atol=1e-4)
         True
     """
-    return _encode(*prepared(pair, data, "encode", device), seed)
+    return _encode(*place_and_prepare(pair, data, "encode", device), seed)
 
 
 @one_at_a_time
@@ -99,7 +99,7 @@ def reconstruct(
         >>> bool(error < x.var(0).mean())  # smaller than by the mean of the data alone
         True
     """
-    decoder, dataset = prepared(pair, data, "reconstruct", device)
+    decoder, dataset = place_and_prepare(pair, data, "reconstruct", device)
     latents = _encode(decoder, dataset, seed)
     parts: dict[str, list[Tensor]] = {}
     classes = [name for name in latents if name in pair.summed_names]
@@ -164,7 +164,7 @@ def _is_class(fn: Any) -> bool:
     return isinstance(innermost(fn), torch.distributions.Categorical)
 
 
-def prepared(
+def place_and_prepare(
     pair: LatentVariableModel, data: Any, owner: str, device: str | torch.device
 ) -> tuple[LatentVariableModel, Dataset]:
     """The pair and the data on a device, in the precision of the pair."""
