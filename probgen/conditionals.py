@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from probgen.basics.locking import one_at_a_time
-from probgen.basics.settings import enough_memory
+from probgen.basics.memory import enough_memory
 from probgen.networks import MLP, NetworkFactory, as_rows
 from probgen.variables import Variable
 

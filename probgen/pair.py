@@ -18,8 +18,11 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from probgen.basics.checks import as_count, as_seed
 from probgen.basics.locking import one_at_a_time
-from probgen.basics.settings import as_count, as_seed, enough_memory, evaluation, fixed_seed
+from probgen.basics.memory import enough_memory
+from probgen.basics.randomness import fixed_seed
+from probgen.basics.settings import evaluation
 from probgen.basics.tensors import plain_tensor
 from probgen.basics.text import aligned
 from probgen.conditionals import Conditional

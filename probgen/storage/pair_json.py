@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from probgen.basics.settings import fixed_seed
+from probgen.basics.randomness import fixed_seed
 from probgen.conditionals import Conditional
 from probgen.declare import DeclaredModel, declare
 from probgen.models import MODELS
