@@ -14,6 +14,8 @@ import typer
 from probgen.basics.text import printable
 from probgen.cli.app import app
 
+__all__ = ["app", "main"]
+
 
 def main() -> None:
     """Run the command line; bad input ends with one message and status 2, Ctrl-C with 130."""
