@@ -14,7 +14,7 @@ import pytest
 
 import probgen as pg
 from probgen.classifier.error_curve import Errors
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3))

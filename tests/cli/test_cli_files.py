@@ -17,7 +17,7 @@ import pytest
 
 import probgen as pg
 import probgen.reports.few_labels  # before permissions are given up, which modules need too
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 from probgen.plots import report
 from tests.forging import forged
 
