@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,8 +140,7 @@ def denoising(
     """
     blocks, words = [as_images(clean), as_images(noisy["x"])], ["data", "with noise"]
     for title, pair in pairs.items():
-        known = {**noisy.values, "y": y} if "y" in pair.variables else noisy.values
-        given = replace(noisy, values=known)
+        given = noisy.with_values({"y": y}) if "y" in pair.variables else noisy
         means = reconstruct(pair, given, seed=seed)["x"]
         error = float((means - clean).square().mean()) ** 0.5
         blocks.append(as_images(means))

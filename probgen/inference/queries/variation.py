@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -162,7 +162,7 @@ def means_of_all_classes(
     else:
         classes = torch.as_tensor(y)
     alone = data.only(name) if isinstance(data, Dataset) else Dataset({name: x})
-    latents = encode(pair, replace(alone, values={**alone.values, label: classes}), seed=seed)
+    latents = encode(pair, alone.with_values({label: classes}), seed=seed)
     roots = [n for n in latents if n in factors and not factors[n].parents]
     style = latent or (roots[-1] if roots else "z")
     if style not in latents or factors[style].parents:

@@ -125,7 +125,7 @@ def log_marginal_likelihood(
     if draws not in ("iid", "rqmc"):
         raise ValueError(f'log_marginal_likelihood: draws must be "iid" or "rqmc", got {draws!r}.')
     check_compile(compile, "log_marginal_likelihood")
-    drawn = [*dataset.redrawn, *dataset.spread]
+    drawn = dataset.drawn_anew
     if drawn:
         raise ValueError(
             f"log_marginal_likelihood: {', '.join(drawn)} is drawn anew in every batch, so a score of "
