@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,16 +139,6 @@ def samples(
         pixels = pixels.flatten(0, 1)
     title = f"Means of p({name} | ...) for {len(pixels)} draws from the prior of {pair.name}"
     return images(pixels.cpu(), columns=columns, title=title, limits=limits, ax=ax)
-
-
-def looks_like_images(shape: Sequence[int]) -> bool:
-    """Whether one datum of this shape is an image: a height and a width, or a square of 49 or more.
-
-    For vectors it is a guess; where it is known what they come from, that decides.
-    """
-    if len(shape) == 2 or (len(shape) == 3 and shape[0] == 1):
-        return min(shape[-2:]) > 1
-    return len(shape) == 1 and shape[0] >= 49 and math.isqrt(shape[0]) ** 2 == shape[0]
 
 
 def limits_of(pair: LatentVariableModel, name: str) -> tuple[float, float] | None:

@@ -17,10 +17,11 @@ from torch import Tensor
 from probgen.basics.locking import one_at_a_time
 from probgen.basics.settings import evaluation, fixed_seed
 from probgen.data.dataset import Dataset
+from probgen.data.field import looks_like_images
 from probgen.data.support import is_class
 from probgen.inference.queries.posterior import encode, mean_of
 from probgen.pair import LatentVariableModel
-from probgen.plots.images import as_images, by_name, images, limits_of, looks_like_images
+from probgen.plots.images import as_images, by_name, images, limits_of
 from probgen.plots.priors import placed_beside, prior_quantiles
 from probgen.plots.style import axes, palette, short_names
 
@@ -219,7 +220,12 @@ def traversals(
     moved = moved.reshape(-1, *means.shape[1:])
     held = {key: _repeated(value[:1], len(moved)) for key, value in known.items()}
     result = means_given(pair, name, {latent: moved, **held}, seed)
-    if looks_like_images(result.shape[1:]) if are_images is None else are_images:
+    if are_images is None:
+        stated = (
+            data.fields[name].images if isinstance(data, Dataset) and name in data.fields else None
+        )
+        are_images = looks_like_images(result.shape[1:]) if stated is None else stated
+    if are_images:
         ax = images(result, columns=steps, limits=limits_of(pair, name), ax=ax)
         height, width = as_images(result).shape[1:]
         places = [row * (height + 1) + height / 2 - 0.5 for row in range(len(order))]

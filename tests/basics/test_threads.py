@@ -264,7 +264,8 @@ PLAIN = {
     "Bernoulli", "Categorical", "Normal", "Variable", "Conditional", "MLP", "ConvDecoder",
     "ConvEncoder", "Dataset", "Splits", "FitResult", "FewLabels", "FormulaError", "RunError", "Run",
     "Score", "CaptureWarning", "UnreliableEstimateWarning", "PrecisionWarning", "calibration_error", "table", "load",
-    "declare", "load_pair", "models", "plots", "plots.confusion", "plots.errors", "plots.images",
+    "declare", "load_pair", "Field", "Source", "register_source",
+    "models", "plots", "plots.confusion", "plots.errors", "plots.images",
     "plots.learning_curve", "plots.page_style", "plots.reliability", "plots.importance_weights",
 }  # fmt: skip
 
