@@ -20,7 +20,7 @@ from probgen.classifier.parameters import (
 )
 from probgen.classifier.predictions import OWNER, TrainedClassifier
 from probgen.classifier.rows import class_codes, labelled_rows, training_rows, validate_rows
-from probgen.classifier.scaling import Array, Likelihood, Scaling
+from probgen.classifier.scaling import Likelihood, Scaling
 from probgen.classifier.training import float64_copy
 from probgen.data.dataset import Dataset
 from probgen.models.class_prior import ClassPrior
@@ -189,17 +189,15 @@ class SemiSupervisedClassifier(TrainedClassifier):
         self.method_ = chosen_method(self.method, len(values))
         check_for_method(self, self.method_, OWNER)
         self.classes_, self._marker = labels.classes, labels.marker
-        self._choose_seed_and_scaling(values)
+        self._seed = self._seed_of_fit()
+        self._scaling = Scaling.for_training(values, self.likelihood, self.encoder, OWNER)
         settings = training_settings(
             self, OWNER, seed=self._seed, num_classes=len(self.classes_),
             validation=None if validation is None else self._validation_data(*validation),
         )  # fmt: skip
         data = self._scaling.dataset(values, labels.codes, labels.known)
-        self._keep(
-            method_named(self.method_).train(
-                self._scaling.variable, Categorical(len(self.classes_)), data, settings
-            )
-        )
+        x, y_variable = self._scaling.variable, Categorical(len(self.classes_))
+        self._keep(method_named(self.method_).train(x, y_variable, data, settings))
 
     def _keep(self, trained: TrainedModel) -> None:
         """Set the public attributes of a trained model."""
@@ -220,7 +218,8 @@ class SemiSupervisedClassifier(TrainedClassifier):
         """
         check_parameters(self, OWNER)
         values = validate_rows(self, X, ensure_min_samples=2, order="C")
-        self._choose_seed_and_scaling(values)
+        self._seed = self._seed_of_fit()
+        self._scaling = Scaling.for_training(values, self.likelihood, self.encoder, OWNER)
         classes = getattr(self, "classes_", None)
         settings = training_settings(
             self, OWNER, seed=self._seed, num_classes=None if classes is None else len(classes)
@@ -229,20 +228,8 @@ class SemiSupervisedClassifier(TrainedClassifier):
         vae, _ = train_vae(self._scaling.variable, self._scaling.dataset(values), settings)
         return self._with_scaling(float64_copy(vae))
 
-    def _choose_seed_and_scaling(self, values: Array) -> None:
-        """Choose the seed, and the scaling: that of the encoder, where one is given."""
-        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self._scaling = getattr(self.encoder, "scaling", None) or Scaling.of(
-            values, self.likelihood, OWNER
-        )
-        num_columns, variable = len(self._scaling.varying), self._scaling.variable
-        factor = None if self.encoder is None else self.encoder.factors("p").get("x")
-        if values.shape[1] != num_columns or (factor and repr(factor.variable) != repr(variable)):
-            raise ValueError(
-                f"{OWNER}: encoder= was trained on other rows: its x is {factor and factor.variable!r}, of "
-                f"{num_columns} columns; these rows have {values.shape[1]} columns, from which x is "
-                f"{variable!r}. Train it on rows like these."
-            )
+    def _seed_of_fit(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _with_scaling(self, encoder: LatentVariableModel) -> LatentVariableModel:
         """The encoder, with the scaling of its rows as an attribute."""

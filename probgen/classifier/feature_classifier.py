@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTrainingClassifier
 from torch import Tensor
 
-from probgen.classifier.label_spreading import fit_label_spreading, known_labels
+from probgen.classifier.label_spreading import fit_label_spreading
 from probgen.classifier.scaling import Array
 from probgen.data.dataset import Dataset
 from probgen.inference.sobol import gaussian_points, rounded
@@ -38,7 +38,7 @@ class FeatureClassifier:
             data: the class codes y of the same rows, with a mask where some are unknown.
         """
         means = features.double().numpy()
-        known = known_labels(data).numpy()
+        known = data.fields["y"].known.numpy()
         codes = np.where(known, data["y"].numpy(), -1)
         self.class_shares = np.bincount(codes[known]) / known.sum()
         if self.classifier is None:

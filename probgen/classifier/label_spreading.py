@@ -47,7 +47,7 @@ def spread_labels(data: Dataset) -> torch.Tensor:
     Returns:
         Class codes, shape `(rows,)`.
     """
-    codes, known = data["y"].long(), known_labels(data)
+    codes, known = data["y"].long(), data.fields["y"].known
     if bool(known.all()):
         return codes
     x = data["x"].double().numpy()
@@ -61,9 +61,3 @@ def spread_labels(data: Dataset) -> torch.Tensor:
     votes = np.stack([model.label_distributions_[row].sum(0) for row in indices])
     voted = torch.from_numpy(model.classes_[votes.argmax(1)]).long()
     return torch.where(known, codes, voted)
-
-
-def known_labels(data: Dataset) -> torch.Tensor:
-    """Which rows of a data set have a label, shape `(rows,)`."""
-    mask = (data.observed or {}).get("y")
-    return torch.ones(len(data), dtype=torch.bool) if mask is None else mask

@@ -25,6 +25,7 @@ from probgen.classifier.rows import class_codes, labelled_rows, validate_rows
 from probgen.classifier.scaling import Array, Scaling
 from probgen.data.dataset import Dataset
 from probgen.inference.queries.classification import calibration_error
+from probgen.inference.queries.decode import decode_draws
 from probgen.pair import LatentVariableModel
 
 OWNER = "SemiSupervisedClassifier"
@@ -115,7 +116,7 @@ class TrainedClassifier(
         model = self._trained_model()
         n = as_count(n, "n", f"{OWNER}.sample")
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-        given = {}
+        given: dict[str, Any] = {}
         if y is not None:
             if not method_named(self.method_).has_classes:
                 raise ValueError(
@@ -124,13 +125,10 @@ class TrainedClassifier(
                 )
             labels = np.atleast_1d(np.asarray(y))
             given["y"] = torch.from_numpy(class_codes(labels, self.classes_, f"{OWNER}.sample"))
-        drawn = model.pair.sample(n, seed=seed, **given)
-        x = drawn["x"]
         if means:
-            parents = {**given, **drawn}
-            factor = model.pair.factors("p")["x"]
-            with torch.no_grad():
-                x = factor(**{name: parents[name] for name in factor.parents}).mean
+            x = decode_draws(model.pair, n, seed=seed, owner=f"{OWNER}.sample", **given)
+        else:
+            x = model.pair.sample(n, seed=seed, **given)["x"]
         x = x.transpose(0, 1).flatten(0, 1) if given else x
         return self._scaling.inverse(x)
 

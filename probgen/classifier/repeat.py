@@ -15,7 +15,6 @@ from sklearn.metrics import confusion_matrix
 from probgen.basics.checks import as_count, as_seed
 from probgen.basics.text import aligned
 from probgen.classifier.estimator import SemiSupervisedClassifier
-from probgen.classifier.label_spreading import known_labels
 from probgen.classifier.method import METHODS, chosen_method
 from probgen.data.dataset import Dataset, Splits
 from probgen.inference.queries.classification import calibration_error
@@ -216,7 +215,7 @@ def _add_draw(
 
 def known_rows(data: Dataset) -> NDArray[np.bool_]:
     """Which rows have a label, shape `(rows,)`."""
-    known: NDArray[np.bool_] = known_labels(data).numpy()
+    known: NDArray[np.bool_] = data.fields["y"].known.numpy()
     return known
 
 

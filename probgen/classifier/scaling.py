@@ -84,6 +84,33 @@ class Scaling:
         scale = np.where(varying, deviation * size, 1.0)
         return cls("normal", relative.mean(0) * size, scale, varying)
 
+    @classmethod
+    def for_training(
+        cls, values: Array, likelihood: Likelihood, encoder: Any, owner: str
+    ) -> Scaling:
+        """The scaling of training rows: that of a trained encoder, or one chosen by the rows.
+
+        Args:
+            values: rows, shape `(rows, columns)`.
+            likelihood: as `of` takes it; an encoder has its own.
+            encoder: a trained VAE that `train_encoder` returned, any other VAE, or `None`.
+            owner: the caller, for messages.
+
+        Raises:
+            ValueError: an encoder that was trained on other rows; or as `of`.
+        """
+        scaling: Scaling = getattr(encoder, "scaling", None) or cls.of(values, likelihood, owner)
+        factor = None if encoder is None else encoder.factors("p").get("x")
+        num_columns = len(scaling.varying)
+        differs = factor and repr(factor.variable) != repr(scaling.variable)
+        if values.shape[1] != num_columns or differs:
+            raise ValueError(
+                f"{owner}: encoder= was trained on other rows: its x is {factor and factor.variable!r}, of "
+                f"{num_columns} columns; these rows have {values.shape[1]} columns, from which x is "
+                f"{scaling.variable!r}. Train it on rows like these."
+            )
+        return scaling
+
     def __call__(self, values: Array) -> Tensor:
         """Rows as x, shape `(rows, elements)`.
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from probgen.classifier.label_spreading import known_labels, spread_labels
+from probgen.classifier.label_spreading import spread_labels
 from probgen.classifier.method import MANY_ROWS, TrainingSettings
 from probgen.classifier.validation_errors import ValidationErrors
 from probgen.data.dataset import Dataset
@@ -113,7 +113,7 @@ def train_with_labels(
         spread = len(data) >= DENSE_ROWS if spread is None else spread
     else:
         spread = settings.start == "spread"
-    if not spread or known_labels(data).all():
+    if not spread or data.fields["y"].known.all():
         return train(
             stage,
             data=data,
@@ -124,7 +124,7 @@ def train_with_labels(
     max_batch_size = min(max_batch_size, 500)
     y = spread_labels(data if neighbours is None else neighbours)
     start, start_errors = train(
-        f"{stage}-start", data=replace(data, values={**data.values, "y": y}, observed={}),
+        f"{stage}-start", data=data.with_values({"y": y}).with_observed({"y": None}),
         settings=settings, max_batch_size=max_batch_size, min_epochs=8,
     )  # fmt: skip
     num_epochs, started = max(1, len(start.elbo) // 4), len(start.elbo)
@@ -148,7 +148,9 @@ def _train_once(
     """One fit of a model with classes, and the errors on the validation rows along the way."""
     num_rows = len(data)
     batch_size = settings.batch_size or min(num_rows, max_batch_size)
-    labelled_batch, steps = _batch_composition(num_rows, int(known_labels(data).sum()), batch_size)
+    labelled_batch, steps = _batch_composition(
+        num_rows, int(data.fields["y"].known.sum()), batch_size
+    )
     num_epochs = settings.num_epochs or default_epochs(steps, min_epochs)
     path = None if settings.run_dir is None else settings.run_dir / f"{stage}-errors.json"
     errors = ValidationErrors(

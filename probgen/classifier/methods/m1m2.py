@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -30,11 +29,7 @@ class M1M2Method(Method):
         vae, curves, seconds = encoder_and_curves(x, data, settings)
         encoded = features(vae, data, redraw=True, device=settings.device)
         columns = active_columns(encoded["x"])
-        encoded = replace(
-            encoded,
-            values={**encoded.values, "x": encoded["x"][:, columns]},
-            spread={"x": encoded.spread["x"][:, columns]},
-        )
+        encoded = encoded.columns(columns)
         means = encoded["x"].double()
         moments: dict[str, Any] = {"mean": means.mean(0), "scale": means.std(0, correction=0)}
         with fixed_seed(settings.seed + 1, torch.device("cpu")):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,10 @@ from probgen.basics.locking import one_at_a_time
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
-from probgen.inference.queries.posterior import BLOCK, family_name, mean_of, place_and_prepare
+from probgen.data.field import Field
+from probgen.data.noise import GaussianNoise
+from probgen.inference.queries.decode import family_name, mean_of
+from probgen.inference.queries.posterior import BLOCK, place_and_prepare
 from probgen.inference.sobol import is_gaussian
 from probgen.inference.traces import trace_guide
 from probgen.pair import LatentVariableModel
@@ -66,19 +67,10 @@ def features(
     if columns is not None:
         mean, scale = mean[:, columns], scale[:, columns]
     words = f"x is {latent} of {pair.name}" + ", drawn anew in every batch" * redraw
-    encoded = Dataset(
-        {"x": mean}, data.name, transformations={"x": words}, spread={"x": scale} if redraw else {}
-    )
+    noise = GaussianNoise(scale) if redraw else None
+    x = Field(mean, noise=noise, transformation=words, images=False)
     others = [name for name in data.values if name not in prepared.values and name != "x"]
-    if not others:
-        return encoded
-    kept = data.only(*others)
-    return replace(
-        kept,
-        values={**kept.values, **encoded.values},
-        spread={**kept.spread, **encoded.spread},
-        transformations={**kept.transformations, **encoded.transformations},
-    )
+    return Dataset.from_fields({**{n: data.fields[n] for n in others}, "x": x}, data.name)
 
 
 @one_at_a_time

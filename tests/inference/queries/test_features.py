@@ -24,7 +24,7 @@ def test_features_are_the_means_of_the_guide() -> None:
     q = pair.q_z(x=structured(40))
     assert torch.equal(found["x"], q.mean.detach()) and not found.spread
     assert torch.equal(found["y"], data()["y"]) and found.observed is not None
-    assert torch.equal(found.observed["y"], data().observed["y"])  # type: ignore[index]
+    assert torch.equal(found.observed["y"], data().observed["y"])
     assert "x is z of VAE" in repr(found)
     few = pg.features(pair, data(), columns=torch.tensor([1]), device="cpu")
     assert torch.equal(few["x"], found["x"][:, 1:])
@@ -125,7 +125,7 @@ def test_refused() -> None:
         pg.features(vae(), structured(4), device="cpu")  # type: ignore[arg-type]
     for spread in (torch.ones(3), -torch.ones(3, 1)):
         with pytest.raises(
-            ValueError, match=r"spread\['x'\] must be of at least 0 and of the shape"
+            ValueError, match=r"spread\['x'\], .* must be at least 0 and have the shape of x"
         ):
             pg.Dataset({"x": torch.zeros(3, 1)}, spread={"x": spread})
     drawn = pg.features(vae(), data(), redraw=True, device="cpu").only("x")
