@@ -11,7 +11,6 @@ from sklearn.utils import check_random_state
 
 from probgen.basics.locking import one_at_a_time
 from probgen.classifier.method import TrainedModel, chosen_method
-from probgen.classifier.methods.m1 import train_vae
 from probgen.classifier.parameters import (
     check_for_method,
     check_parameters,
@@ -21,7 +20,7 @@ from probgen.classifier.parameters import (
 from probgen.classifier.predictions import OWNER, TrainedClassifier
 from probgen.classifier.rows import class_codes, labelled_rows, training_rows, validate_rows
 from probgen.classifier.scaling import Likelihood, Scaling
-from probgen.classifier.training import float64_copy
+from probgen.classifier.training import float64_copy, train_vae
 from probgen.data.dataset import Dataset
 from probgen.models.class_prior import ClassPrior
 from probgen.pair import LatentVariableModel

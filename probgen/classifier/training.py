@@ -10,8 +10,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from probgen.basics.randomness import fixed_seed
 from probgen.classifier.label_spreading import spread_labels
 from probgen.classifier.method import MANY_ROWS, TrainingSettings
 from probgen.classifier.validation_errors import ValidationErrors
@@ -21,7 +23,9 @@ from probgen.inference.objectives.elbo import ELBO
 from probgen.inference.objectives.semisupervised import SemiSupervised
 from probgen.inference.training.fit import fit
 from probgen.inference.training.results import FitResult
+from probgen.models.vae import VAE
 from probgen.pair import LatentVariableModel
+from probgen.variables import Normal, Variable
 
 NUM_STEPS = 1500
 """Optimizer steps of a training stage on small data."""
@@ -33,9 +37,9 @@ ValidationCurve = list[tuple[int, float]]
 """Pairs of an epoch and the share of misclassified validation rows after it."""
 
 
-def hidden_width(data: Dataset) -> int:
+def hidden_width(num_rows: int) -> int:
     """Default width of a hidden layer: as published for MNIST, and fewer units for small data."""
-    return 500 if len(data) >= MANY_ROWS else 128
+    return 500 if num_rows >= MANY_ROWS else 128
 
 
 def default_epochs(steps_per_epoch: int, at_least: int) -> int:
@@ -83,6 +87,43 @@ def train_stage(
     return result
 
 
+def encoder_and_curves(
+    x: Variable, data: Dataset, settings: TrainingSettings, latents: int | None = None
+) -> tuple[LatentVariableModel, dict[str, list[float]], dict[str, float]]:
+    """The VAE that was given, or a trained one with its curve and time, each by training stage."""
+    if settings.encoder is not None:
+        return settings.encoder, {}, {}
+    vae, result = train_vae(x, data, settings, latents)
+    return vae, {"m1": result.elbo}, {"m1": sum(result.seconds)}
+
+
+def train_vae(
+    x: Variable, data: Dataset, settings: TrainingSettings, latents: int | None = None
+) -> tuple[VAE, FitResult]:
+    """Train a VAE on all rows, whatever their labels.
+
+    Args:
+        x: family and shape of a row.
+        data: the rows.
+        settings: how to train.
+        latents: size of the latent; by default 50, or the size of x where that is smaller.
+    """
+    with fixed_seed(settings.seed, torch.device("cpu")):
+        vae = VAE(
+            x, Normal(latents or min(50, x.event_shape.numel())),
+            hidden=settings.hidden or [hidden_width(len(data))] * 2, activation=nn.Softplus,
+        )  # fmt: skip
+    batch_size = settings.batch_size or min(len(data), 200)
+    num_epochs = settings.num_epochs or default_epochs(-(-len(data) // batch_size), 60)
+    # Without a warm-up of the KL divergence many latents become inactive early and stay so.
+    objective = ELBO(analytic_kl=True, warmup_epochs=num_epochs // 3)
+    result = train_stage(
+        "m1", vae, data.only("x"), objective, settings,
+        num_epochs=num_epochs, batch_size=batch_size, learning_rate=1e-3,
+    )  # fmt: skip
+    return vae, result
+
+
 def train_with_labels(
     stage: str, pair: LatentVariableModel, data: Dataset, settings: TrainingSettings, *,
     learning_rate: float, max_batch_size: int, min_epochs: int, spread: bool | None = None,
@@ -106,42 +147,32 @@ def train_with_labels(
         neighbours: rows among which neighbours are searched for; by default the data.
         predictor: returns the model that predicts, given the pair in its present state.
     """
-    train = partial(
-        _train_once, pair=pair, learning_rate=learning_rate, predictor=predictor
-    )  # fmt: skip
     if settings.start == "auto":
         spread = len(data) >= DENSE_ROWS if spread is None else spread
     else:
         spread = settings.start == "spread"
+    train = partial(_train_once, pair=pair, learning_rate=learning_rate, predictor=predictor)
     if not spread or data.fields["y"].known.all():
-        return train(
-            stage,
-            data=data,
-            settings=settings,
-            max_batch_size=max_batch_size,
-            min_epochs=min_epochs,
-        )
-    max_batch_size = min(max_batch_size, 500)
+        return train(stage, data, settings, max_batch_size=max_batch_size, min_epochs=min_epochs)
     y = spread_labels(data if neighbours is None else neighbours)
+    all_labelled = data.with_values({"y": y}).with_observed({"y": None})
+    max_batch_size = min(max_batch_size, 500)
     start, start_errors = train(
-        f"{stage}-start", data=data.with_values({"y": y}).with_observed({"y": None}),
-        settings=settings, max_batch_size=max_batch_size, min_epochs=8,
-    )  # fmt: skip
-    num_epochs, started = max(1, len(start.elbo) // 4), len(start.elbo)
+        f"{stage}-start", all_labelled, settings, max_batch_size=max_batch_size, min_epochs=8
+    )
+    started = len(start.elbo)
     small_steps = replace(
         settings,
-        num_epochs=num_epochs,
+        num_epochs=max(1, started // 4),
         learning_rate=(settings.learning_rate or learning_rate) / 30,
     )
-    result, errors = train(
-        stage, data=data, settings=small_steps, max_batch_size=max_batch_size, min_epochs=num_epochs
-    )
+    result, errors = train(stage, data, small_steps, max_batch_size=max_batch_size, min_epochs=1)
     result.elbo, result.seconds = start.elbo + result.elbo, start.seconds + result.seconds
     return result, start_errors + [(started + epoch, error) for epoch, error in errors]
 
 
 def _train_once(
-    stage: str, *, pair: LatentVariableModel, data: Dataset, settings: TrainingSettings,
+    stage: str, data: Dataset, settings: TrainingSettings, *, pair: LatentVariableModel,
     learning_rate: float, max_batch_size: int, min_epochs: int,
     predictor: Callable[[Any], LatentVariableModel],
 ) -> tuple[FitResult, ValidationCurve]:  # fmt: skip

@@ -22,7 +22,7 @@ class ADGMMethod(Method):
         latent = Normal(style_size(x, settings))
         with fixed_seed(settings.seed, torch.device("cpu")):
             pair = ADGM(
-                x, y, latent, latent, hidden=settings.hidden or [hidden_width(data)] * 2,
+                x, y, latent, latent, hidden=settings.hidden or [hidden_width(len(data))] * 2,
                 class_prior=settings.class_prior,
             )  # fmt: skip
         return trained_on_rows("adgm", pair, "a", data, settings)

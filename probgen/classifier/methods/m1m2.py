@@ -8,8 +8,13 @@ import torch
 
 from probgen.basics.randomness import fixed_seed
 from probgen.classifier.method import Method, TrainedModel, TrainingSettings
-from probgen.classifier.methods.m1 import active_columns, encoder_and_curves
-from probgen.classifier.training import float64_copy, hidden_width, train_with_labels
+from probgen.classifier.methods.m1 import active_columns
+from probgen.classifier.training import (
+    encoder_and_curves,
+    float64_copy,
+    hidden_width,
+    train_with_labels,
+)
 from probgen.data.dataset import Dataset
 from probgen.inference.queries.features import features
 from probgen.models.m1m2 import M1M2
@@ -35,7 +40,7 @@ class M1M2Method(Method):
         with fixed_seed(settings.seed + 1, torch.device("cpu")):
             m2 = M2(
                 Normal(len(columns)), y, Normal(settings.latents or 10),
-                hidden=settings.hidden or [hidden_width(data)], class_prior=settings.class_prior,
+                hidden=settings.hidden or [hidden_width(len(data))], class_prior=settings.class_prior,
             )  # fmt: skip
         encoder = float64_copy(vae)
 

@@ -21,7 +21,7 @@ class M2Method(Method):
     ) -> TrainedModel:
         with fixed_seed(settings.seed, torch.device("cpu")):
             pair = M2(
-                x, y, Normal(style_size(x, settings)), hidden=settings.hidden or [hidden_width(data)],
+                x, y, Normal(style_size(x, settings)), hidden=settings.hidden or [hidden_width(len(data))],
                 class_prior=settings.class_prior,
             )  # fmt: skip
         return trained_on_rows("m2", pair, "z", data, settings, latent_needs_class=True)
