@@ -12,9 +12,15 @@ from typing import Any
 import typer
 
 from probgen.basics.text import printable
+from probgen.cli import fit_options, run_options
 from probgen.cli.app import app
 
-__all__ = ["app", "main"]
+__all__ = [
+    "app",
+    "fit_options",
+    "main",
+    "run_options",
+]  # importing the options declares the commands
 
 
 def main() -> None:
