@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_wine
 
 import probgen as pg
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 from probgen.plots.classes import analogies, confusion, denoising, errors, reliability
 from tests.pairs import CASES
 

@@ -14,7 +14,7 @@ import pytest
 
 import probgen as pg
 from probgen.classifier.validation_errors import ValidationErrors
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3))
@@ -112,7 +112,7 @@ def test_the_command_says_how_to_go_on(
         cli.main()
     said = capsys.readouterr()
     assert ended.value.code == 130 and not said.out
-    assert "To go on: the same command with --out runs/classify-m2-few-1" in said.err
+    assert "To continue: the same command with --out runs/classify-m2-few-1" in said.err
     assert Path("runs/classify-m2-few-1/results.json").exists() == (part == "pictures")
 
 

@@ -70,8 +70,12 @@ def features(
     words = f"x is {latent} of {pair.name}" + ", drawn anew in every batch" * redraw
     noise = GaussianNoise(scale) if redraw else None
     x = Field(mean, noise=noise, transformation=words, images=False)
-    others = [name for name in data.values if name not in prepared.values and name != "x"]
-    return Dataset.from_fields({**{n: data.fields[n] for n in others}, "x": x}, data.name)
+    others = {
+        name: field
+        for name, field in data.fields.items()
+        if name not in prepared.values and name != "x"
+    }
+    return Dataset.from_fields({**others, "x": x}, data.name)
 
 
 @one_at_a_time

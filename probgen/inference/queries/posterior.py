@@ -122,9 +122,9 @@ def reconstruct(
                         "it would be drawn from the prior. Give it too."
                     )
                 if name in block.values and not _is_class(site["fn"]):
-                    parts.setdefault(name, []).append(
-                        mean_of(site["fn"], name, "reconstruct").cpu()
-                    )
+                    variable = decoder.variables.get(name)
+                    mean = mean_of(site["fn"], name, "reconstruct", variable)
+                    parts.setdefault(name, []).append(mean.cpu())
     if not parts:
         raise ValueError(f"reconstruct: the data of {pair.name} are classes, which have no mean.")
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
