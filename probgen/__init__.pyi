@@ -7,7 +7,10 @@ from .classifier.repeat import few_labels as few_labels
 from .conditionals import Conditional as Conditional
 from .data.dataset import Dataset as Dataset
 from .data.dataset import Splits as Splits
+from .data.field import Field as Field
 from .data.load import load as load
+from .data.sources import Source as Source
+from .data.sources import register_source as register_source
 from .declare import declare as declare
 from .formula import FormulaError as FormulaError
 from .inference.compute.capture import CaptureWarning as CaptureWarning

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,17 +178,6 @@ def samples(
         pixels = pixels.flatten(0, 1)
     title = f"{kind} {len(pixels)} draws from the prior of {pair.name}"
     return images(pixels.detach().cpu(), columns=columns, title=title, limits=limits, ax=ax)
-
-
-def looks_like_images(shape: Sequence[int]) -> bool:
-    """Whether one datum of this shape is an image: a height and a width, or a vector whose length
-    is a square of at least 49.
-
-    For vectors this is a guess; if their source is known, `reports.run.holds_images` asks that.
-    """
-    if len(shape) == 2 or (len(shape) == 3 and shape[0] == 1):
-        return min(shape[-2:]) > 1
-    return len(shape) == 1 and shape[0] >= 49 and math.isqrt(shape[0]) ** 2 == shape[0]
 
 
 def limits_of(pair: LatentVariableModel, name: str) -> tuple[float, float] | None:

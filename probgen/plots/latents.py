@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probgen.basics.locking import one_at_a_time
+from probgen.data.field import Field
 from probgen.inference.queries.posterior import encode
 from probgen.inference.queries.variation import LatentGrid, Traversal, latent_grid, traverse
 from probgen.pair import LatentVariableModel
-from probgen.plots.images import as_images, images, limits_of, looks_like_images, named_data
+from probgen.plots.images import as_images, images, limits_of, named_data
 from probgen.plots.style import axes, palette, short_names
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def traversals(
         pair, named_data(x, name), latent, name,
         rows=rows, steps=steps, span=span, seed=seed, owner="traversals",
     )  # fmt: skip
-    if looks_like_images(found.means.shape[1:]) if are_images is None else are_images:
+    if Field(found.means, images=are_images).is_images:
         return _draw_traversal_images(found, latent, limits_of(pair, name), ax)
     return _draw_traversal_lines(found, latent, name, labels, ax)
 

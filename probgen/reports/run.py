@@ -14,7 +14,6 @@ import torch
 
 from probgen.basics.locking import one_at_a_time
 from probgen.data.dataset import Dataset, Splits
-from probgen.data.load import NAMES
 from probgen.data.support import is_class
 from probgen.inference.inputs import known_part
 from probgen.inference.queries.prior_quantiles import prior_quantiles
@@ -23,7 +22,7 @@ from probgen.inference.scoring.scores import provenance
 from probgen.pair import LatentVariableModel
 from probgen.plots.curves import learning_curve
 from probgen.plots.diagnostics import importance_weights
-from probgen.plots.images import looks_like_images, reconstructions, samples
+from probgen.plots.images import reconstructions, samples
 from probgen.plots.latents import latent_scatter, manifold, traversals
 from probgen.plots.style import page_style, save
 from probgen.plots.tables import draws, elements
@@ -123,7 +122,7 @@ def _choose(
         return pictures, {name: why for name, why in skipped.items() if name not in pictures}
     variable = pair.variables[target]
     given: dict[str, Any] = {n: _choices(pair, n) for n in pair.input_names}
-    is_images = holds_images(held, target, splits)
+    is_images = held.fields[target].is_images
     some = _some(known, 2000)
     if is_class(variable):
         reason = f"{target} is made of classes, which have no mean"
@@ -248,11 +247,3 @@ def _needs_class(pair: LatentVariableModel, data: Dataset) -> bool:
     """Whether a class that x depends on is not given for all data."""
     partly = data.observed or {}
     return any(name not in data.values or name in partly for name in pair.summed_names)
-
-
-def holds_images(data: Dataset, name: str, splits: Splits) -> bool:
-    """Whether a variable holds images: by its shape, or, for vectors, by where they come from."""
-    shape = tuple(data[name].shape[1:])
-    if len(shape) == 1 and splits.source is not None:
-        return splits.source["name"] in NAMES
-    return looks_like_images(shape)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import probgen as pg
-from probgen.classifier.error_curve import Errors
+from probgen.classifier.validation_errors import ValidationErrors
 from probgen.cli import main as cli
 
 RNG = np.random.default_rng(0)
@@ -32,16 +32,16 @@ def interrupted(
     monkeypatch: pytest.MonkeyPatch, at: int, by: Callable[[], Any] = stop
 ) -> Iterator[list[int]]:
     """Ctrl-C after so many epochs of models with classes, over all fits."""
-    told, before = [0], Errors.__call__
+    told, before = [0], ValidationErrors.__call__
 
-    def call(self: Errors, result: Any) -> None:
+    def call(self: ValidationErrors, result: Any) -> None:
         told[0] += 1
         if told[0] == at:
             by()
         before(self, result)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Errors, "__call__", call)
+        patch.setattr(ValidationErrors, "__call__", call)
         yield told
 
 
