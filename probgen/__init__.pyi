@@ -19,9 +19,9 @@ from .inference.objectives.elbo import ELBO as ELBO
 from .inference.objectives.semisupervised import SemiSupervised as SemiSupervised
 from .inference.queries.classification import calibration_error as calibration_error
 from .inference.queries.classification import class_probabilities as class_probabilities
-from .inference.queries.posterior import active_units as active_units
+from .inference.queries.features import active_units as active_units
+from .inference.queries.features import features as features
 from .inference.queries.posterior import encode as encode
-from .inference.queries.posterior import features as features
 from .inference.queries.posterior import reconstruct as reconstruct
 from .inference.scoring.marginal_likelihood import (
     log_marginal_likelihood as log_marginal_likelihood,
@@ -31,6 +31,7 @@ from .inference.scoring.scores import UnreliableEstimateWarning as UnreliableEst
 from .inference.scoring.scores import table as table
 from .inference.training.fit import fit as fit
 from .inference.training.results import FitResult as FitResult
+from .models import register_model as register_model
 from .networks import MLP as MLP
 from .networks import ConvDecoder as ConvDecoder
 from .networks import ConvEncoder as ConvEncoder
@@ -42,7 +43,9 @@ from .storage.user_code import load_pair as load_pair
 from .variables import Bernoulli as Bernoulli
 from .variables import Categorical as Categorical
 from .variables import Normal as Normal
+from .variables import Poisson as Poisson
 from .variables import Variable as Variable
+from .variables import register_family as register_family
 
 __all__: list[str]
 __version__: str

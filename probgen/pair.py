@@ -18,8 +18,11 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from probgen.basics.checks import as_count, as_seed
 from probgen.basics.locking import one_at_a_time
-from probgen.basics.settings import as_count, as_seed, enough_memory, evaluation, fixed_seed
+from probgen.basics.memory import enough_memory
+from probgen.basics.randomness import fixed_seed
+from probgen.basics.settings import evaluation
 from probgen.basics.tensors import plain_tensor
 from probgen.basics.text import aligned
 from probgen.conditionals import Conditional
@@ -279,7 +282,7 @@ class LatentVariableModel(nn.Module):
             if variable is not None:
                 described = f"{self.name} is {variable!r}"
                 check_shape(tensor, variable, name, owner, self.name)
-                check_support(tensor, variable.support, name, owner, described)
+                check_support(tensor, variable.support, name, owner, described, variable=variable)
             checked[name] = convert(tensor, variable, like.dtype)
         lacking = [name for name in self.input_names if name not in given]
         if lacking:
@@ -330,7 +333,7 @@ class LatentVariableModel(nn.Module):
 
 def _zeros(variable: Variable, like: Tensor) -> Tensor:
     """One datum of zeros."""
-    dtype = torch.long if hasattr(variable, "num_classes") else like.dtype
+    dtype = torch.long if variable.is_class else like.dtype
     return torch.zeros((1, *variable.event_shape), dtype=dtype, device=like.device)
 
 

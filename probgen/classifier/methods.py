@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from probgen.basics.settings import fixed_seed
+from probgen.basics.randomness import fixed_seed
 from probgen.classifier.error_curve import Errors
 from probgen.classifier.spreading import spread_labels
 from probgen.data.dataset import Dataset
 from probgen.inference.objectives.class_shares import LearnedClassShares
 from probgen.inference.objectives.elbo import ELBO
 from probgen.inference.objectives.semisupervised import SemiSupervised
-from probgen.inference.queries.posterior import features
+from probgen.inference.queries.features import features
 from probgen.inference.training.fit import fit
 from probgen.inference.training.results import FitResult
 from probgen.models.adgm import ADGM

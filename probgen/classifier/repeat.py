@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-from probgen.basics.settings import as_count, as_seed
+from probgen.basics.checks import as_count, as_seed
 from probgen.basics.text import aligned
 from probgen.classifier.estimator import SemiSupervisedClassifier
 from probgen.classifier.methods import chosen_method

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 import probgen as pg
-from probgen.basics.settings import enough_memory, fixed_seed
+from probgen.basics.memory import enough_memory
+from probgen.basics.randomness import fixed_seed
 from probgen.basics.text import aligned, printable
 from probgen.cli.parsing import (
     assignments,

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from probgen.basics.settings import as_count, as_seed
+from probgen.basics.checks import as_count, as_seed
 from probgen.data.dataset import Dataset, Splits
 from probgen.data.files import SUFFIXES, read_file
 from probgen.data.sources import SOURCES, Source

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from probgen.basics.progress import Progress
-from probgen.basics.settings import evaluation, fixed_seed, shift_seed
+from probgen.basics.randomness import fixed_seed, shift_seed
+from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
 from probgen.inference.compute.capture import Captured, Tensors
 from probgen.inference.compute.devices import as_dtype, mixed, placed
-from probgen.inference.compute.processes import Group, Outcome
+from probgen.inference.compute.processes import Group
+from probgen.inference.compute.spawn import Outcome
 from probgen.inference.objectives.elbo import log_importance_weights
 from probgen.inference.scoring.arviz import pareto_khat
 from probgen.inference.scoring.chunks import Chunk, rows_in_a_pass

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probgen.basics.settings import evaluation, fixed_seed
+from probgen.basics.randomness import fixed_seed
+from probgen.basics.settings import evaluation
 from probgen.basics.tensors import as_tensor
 from probgen.data.dataset import Dataset, Splits
 from probgen.data.support import (
@@ -101,7 +102,7 @@ def prepare(
         support = variables[name].support if name in variables else site and site["fn"].support
         family = repr(variables[name]) if name in variables else f"supported on {support}"
         value, mask = _check_values(
-            dataset, name, value, support, f"{pair.name} is {family}", owner
+            dataset, name, value, support, f"{pair.name} is {family}", owner, variables.get(name)
         )
         if not is_class(variables.get(name)):
             check_range(value, dtype, name, owner, mask)
@@ -133,11 +134,17 @@ def check_other_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> 
             value, variable = data[name], variables[name]
             about, described = f"{owner}, {part} data", f"{pair.name} is {variable!r}"
             check_shape(value, variable, name, about, pair.name)
-            _check_values(data, name, value, variable.support, described, about)
+            _check_values(data, name, value, variable.support, described, about, variable)
 
 
 def _check_values(
-    data: Dataset, name: str, value: Tensor, support: Any, described: str, owner: str
+    data: Dataset,
+    name: str,
+    value: Tensor,
+    support: Any,
+    described: str,
+    owner: str,
+    variable: Variable | None,
 ) -> tuple[Tensor, Tensor | None]:
     """All values of a variable against its support; what a step sees of them, and their mask.
 
@@ -151,7 +158,7 @@ def _check_values(
     if support is None:
         check_finite(value, name, owner, mask)
     else:
-        check_support(value, support, name, owner, described, mask)
+        check_support(value, support, name, owner, described, mask, variable=variable)
     return value, mask
 
 

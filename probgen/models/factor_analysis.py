@@ -9,7 +9,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from probgen.basics.settings import as_count
+from probgen.basics.checks import as_count
 from probgen.conditionals import Conditional
 from probgen.models.linear_gaussian import (
     factor_analysis,

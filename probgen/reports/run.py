@@ -16,6 +16,7 @@ from probgen.basics.locking import one_at_a_time
 from probgen.data.dataset import Dataset, Splits
 from probgen.data.support import is_class
 from probgen.inference.inputs import known_part
+from probgen.inference.queries.prior_quantiles import prior_quantiles
 from probgen.inference.scoring.marginal_likelihood import log_marginal_likelihood
 from probgen.inference.scoring.scores import provenance
 from probgen.pair import LatentVariableModel
@@ -23,7 +24,6 @@ from probgen.plots.curves import learning_curve
 from probgen.plots.diagnostics import importance_weights
 from probgen.plots.images import reconstructions, samples
 from probgen.plots.latents import latent_scatter, manifold, traversals
-from probgen.plots.priors import prior_quantiles
 from probgen.plots.style import page_style, save
 from probgen.plots.tables import draws, elements
 from probgen.storage.files import make_folder

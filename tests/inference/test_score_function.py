@@ -13,7 +13,8 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 import probgen as pg
-from probgen.basics.settings import fixed_seed, quiet_pyro
+from probgen.basics.randomness import fixed_seed
+from probgen.basics.settings import quiet_pyro
 
 CPU = torch.device("cpu")
 W, Y, B, X = pg.Categorical(2), pg.Categorical(3), pg.Bernoulli(2), pg.Bernoulli(3)

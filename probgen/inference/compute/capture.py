@@ -16,14 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probgen.basics.settings import (
-    capturing,
-    fixed_seed,
-    quiet_pyro,
-    random_state,
-    same_environment,
-    set_random_state,
-)
+from probgen.basics.randomness import fixed_seed, random_state, set_random_state
+from probgen.basics.settings import capturing, quiet_pyro, same_environment
 from probgen.inference.compute.inductor import compiled, has_compiler
 from probgen.pair import LatentVariableModel
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probgen.basics.settings import random_state, set_random_state
+from probgen.basics.randomness import random_state, set_random_state
 from probgen.inference.compute.capture import Captured, CaptureWarning, Tensors, difference, words
 from probgen.inference.training.batches import Resident
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from probgen.basics.settings import as_count
+from probgen.basics.checks import as_count
 from probgen.inference.expectations import class_log_weight, guide_average
 from probgen.inference.objectives.pyro_objective import PyroObjective
 from probgen.inference.traces import PairTrace, trace_pair

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from probgen.basics.settings import as_count
+from probgen.basics.checks import as_count
 from probgen.data.dataset import Dataset
 from probgen.inference.compute.processes import Group
 from probgen.inference.expectations import guide_average

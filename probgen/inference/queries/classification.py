@@ -10,8 +10,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from probgen.basics.checks import as_count, as_seed
 from probgen.basics.locking import one_at_a_time
-from probgen.basics.settings import as_count, as_seed, evaluation, fixed_seed
+from probgen.basics.randomness import fixed_seed
+from probgen.basics.settings import evaluation
 from probgen.basics.tensors import refuse_masked
 from probgen.data.dataset import Dataset
 from probgen.inference.compute.devices import as_device, placed

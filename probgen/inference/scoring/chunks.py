@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from probgen.basics.settings import fixed_seed
+from probgen.basics.randomness import fixed_seed
 from probgen.data.dataset import Dataset
 from probgen.inference.objectives.elbo import log_importance_weights
 from probgen.inference.traces import trace_pair

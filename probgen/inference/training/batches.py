@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from probgen.basics.locking import LOCK
-from probgen.basics.settings import shift_seed
+from probgen.basics.randomness import shift_seed
 from probgen.data.dataset import Dataset
 from probgen.inference.compute.processes import Group
 from probgen.inference.inputs import is_one_array, prepare

@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from probgen.basics.locking import LOCK
 from probgen.basics.progress import Progress
-from probgen.basics.settings import evaluation, fixed_seed, fixed_seeds_of_python, random_state
+from probgen.basics.randomness import fixed_seed, fixed_seeds_of_python, random_state
+from probgen.basics.settings import evaluation
 from probgen.inference.compute.capture import Captured, Tensors
 from probgen.inference.compute.cuda_graphs import (
     DisagreementError,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from probgen.basics.settings import set_random_state
+from probgen.basics.randomness import set_random_state
 from probgen.inference.objectives.elbo import ELBO, Objective, name_of, values_of
 from probgen.inference.objectives.pyro_objective import PyroObjective
 from probgen.inference.traces import Site, innermost, log_prob, trace_pair

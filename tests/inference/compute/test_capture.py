@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 import probgen as pg
-from probgen.basics.settings import fixed_seed, quiet_pyro
+from probgen.basics.randomness import fixed_seed
+from probgen.basics.settings import quiet_pyro
 from probgen.inference import importance_weights as probgen_weights
 from probgen.inference.compute import capture
 from probgen.inference.compute.capture import Captured, CaptureWarning

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import probgen as pg
-from probgen.basics.settings import fixed_seed
+from probgen.basics.randomness import fixed_seed
 from probgen.inference.compute import inductor as compilation
 from probgen.inference.compute.capture import Captured, trace
 from probgen.inference.compute.inductor import (

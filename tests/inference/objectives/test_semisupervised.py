@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import probgen as pg
-from probgen.basics.settings import fixed_seed, quiet_pyro
+from probgen.basics.randomness import fixed_seed
+from probgen.basics.settings import quiet_pyro
 from probgen.inference.compute.processes import Group
 from probgen.inference.training.batches import Stratified
 from tests.fitting import QUICK, structured

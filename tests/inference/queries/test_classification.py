@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import probgen as pg
-from probgen.basics.settings import fixed_seed
+from probgen.basics.randomness import fixed_seed
 from probgen.inference.traces import trace_guide, trace_pair
 from probgen.variables import SCALE_FLOOR
 from tests.pairs import CASES, binary, labels

@@ -1,0 +1,34 @@
+"""Running out of memory, said in one way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "Storage size calculation overflowed",
+)
+"""How torch says it where it has no exception of its own."""
+
+
+@contextmanager
+def enough_memory(owner: str, settings: str) -> Iterator[None]:
+    """Running out of memory says which settings lower the need.
+
+    Raises:
+        MemoryError: in place of torch's own errors.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).strip().split("\n")[0]
+        out = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not out and not any(words in text for words in _OUT_OF_MEMORY):
+            raise
+        raise MemoryError(
+            f"{owner}: out of memory. Lower {settings}, or use a machine with more. ({text[:200]})"
+        ) from error
