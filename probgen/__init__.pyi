@@ -15,7 +15,10 @@ from .declare import declare as declare
 from .formula import FormulaError as FormulaError
 from .inference.compute.capture import CaptureWarning as CaptureWarning
 from .inference.compute.devices import PrecisionWarning as PrecisionWarning
+from .inference.objectives.base import Objective as Objective
+from .inference.objectives.base import Player as Player
 from .inference.objectives.elbo import ELBO as ELBO
+from .inference.objectives.registry import register_objective as register_objective
 from .inference.objectives.semisupervised import SemiSupervised as SemiSupervised
 from .inference.queries.classification import calibration_error as calibration_error
 from .inference.queries.classification import class_probabilities as class_probabilities
@@ -29,13 +32,13 @@ from .inference.scoring.marginal_likelihood import (
 from .inference.scoring.scores import Score as Score
 from .inference.scoring.scores import UnreliableEstimateWarning as UnreliableEstimateWarning
 from .inference.scoring.table import table as table
-from .inference.training.fit import fit as fit
 from .inference.training.results import FitResult as FitResult
 from .models import register_model as register_model
 from .networks import MLP as MLP
 from .networks import ConvDecoder as ConvDecoder
 from .networks import ConvEncoder as ConvEncoder
 from .pair import LatentVariableModel as LatentVariableModel
+from .runs.fit import fit as fit
 from .runs.run import Run as Run
 from .runs.run import load_run as load_run
 from .storage.files import RunError as RunError
