@@ -10,6 +10,7 @@ from .data.dataset import Splits as Splits
 from .data.load import load as load
 from .declare import declare as declare
 from .formula import FormulaError as FormulaError
+from .implicit import ImplicitModel as ImplicitModel
 from .inference.compute.capture import CaptureWarning as CaptureWarning
 from .inference.compute.devices import PrecisionWarning as PrecisionWarning
 from .inference.objectives.elbo import ELBO as ELBO
@@ -32,6 +33,7 @@ from .networks import MLP as MLP
 from .networks import ConvDecoder as ConvDecoder
 from .networks import ConvEncoder as ConvEncoder
 from .pair import LatentVariableModel as LatentVariableModel
+from .point_mass import PointMass as PointMass
 from .runs.run import Run as Run
 from .runs.run import load_run as load_run
 from .storage.files import RunError as RunError

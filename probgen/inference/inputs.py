@@ -24,6 +24,7 @@ from probgen.data.support import (
     is_class,
     warn_coarse,
 )
+from probgen.implicit import ImplicitModel
 from probgen.inference.informed import check_informed
 from probgen.inference.traces import PairTrace, Site, trace_pair
 from probgen.pair import LatentVariableModel, is_summable
@@ -93,7 +94,8 @@ def prepare(
     spread = {name: scale for name, scale in dataset.spread.items() if name in values}
     dataset = replace(dataset, values=values, observed=masks, spread=spread)
     sites: dict[str, Site] = {}
-    if probe or any(name not in variables for name in values):
+    implicit = isinstance(pair, ImplicitModel)  # nothing to run on data: it has no density
+    if not implicit and (probe or any(name not in variables for name in values)):
         passed = _probe(pair, dataset, dtype)
         sites = passed.model
         if learning and probe:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from probgen.basics.locking import one_at_a_time
 from probgen.pair import LatentVariableModel
+from probgen.point_mass import is_point_mass
 from probgen.structure import sample_sites
 
 Site = dict[str, Any]
@@ -42,6 +42,7 @@ class PairTrace:
         num_data: size of the data plate.
         num_particles: size of the particle plate; one means there is none.
         observed: for a partly observed variable, its values and where they hold, `(data,)` each.
+        pair_name: how messages call the pair.
     """
 
     model: dict[str, Site]
@@ -53,6 +54,21 @@ class PairTrace:
     num_data: int
     num_particles: int
     observed: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    pair_name: str = "This pair"
+
+    def check_densities(self) -> None:
+        """Refuse a guide with a point mass, under which log q is not a density.
+
+        Raises:
+            ValueError: names the latents, and says what to do instead.
+        """
+        names = [name for name, site in self.guide.items() if is_point_mass(site["fn"])]
+        if names:
+            raise ValueError(
+                f"{self.pair_name}: the guide puts a point mass on {', '.join(names)}, so there is no "
+                'ELBO and no importance weight. Train it with objective="reconstruction", look at '
+                "pg.encode and pg.reconstruct, or give its guide a density, such as pg.Normal."
+            )
 
     def allowed(self, name: str) -> Tensor | None:
         """Which classes of a summed variable a datum admits, or `None` where it admits all.
@@ -142,6 +158,7 @@ def trace_pair(
         num_data,
         num_particles,
         partly,
+        pair.name,
     )
 
 
@@ -283,11 +300,6 @@ def _check(
                 raise ValueError(
                     f"{pair.name}: {name} has {ours} classes in the guide and {theirs} in the model."
                 )
-        if isinstance(innermost(site["fn"]), dist.Delta):
-            raise ValueError(
-                f"{pair.name}: the guide puts a point mass on {name}, so there is no ELBO and no "
-                "importance weight. Give it a density, such as pg.Normal."
-            )
     if not any(site["is_observed"] for site in model.values()):
         raise ValueError(
             f"{pair.name}: nothing that the model scores is given. Its variables are "
@@ -308,8 +320,8 @@ def _check_site(pair: LatentVariableModel, owner: str, name: str, site: Site) ->
         raise ValueError(
             f"{pair.name}.{owner}: the site {name} stands outside pyro.plate('data', n, dim=-1), so "
             "it has no value a datum. Global latents, with one value for all data, are not there yet: "
-            f"make {name} a torch.nn.Parameter of the pair, which is learned as one number. Inside the "
-            f"plate {name} is another model: it is drawn anew for each datum."
+            f"make {name} a torch.nn.Parameter of the pair, which is learned as one number. Moved into "
+            f"the plate, {name} would be another model, in which it is drawn anew for each datum."
         )
     extra = [f.name for f in frames if f.dim != -1 and f.name != "particles"]
     if extra:

@@ -16,6 +16,7 @@ from probgen.basics.locking import one_at_a_time
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
+from probgen.implicit import check_pair
 from probgen.inference.compute.devices import as_device, placed
 from probgen.inference.expectations import class_weights
 from probgen.inference.inputs import prepare
@@ -292,6 +293,7 @@ def _is_class(fn: Any) -> bool:
 def _ready(
     pair: LatentVariableModel, data: Any, owner: str, device: str | torch.device
 ) -> tuple[LatentVariableModel, Dataset]:
+    check_pair(pair, owner)
     target = as_device(device)
     dtype = next((p.dtype for p in pair.parameters()), torch.get_default_dtype())
     ready = placed(pair, target, dtype)

@@ -18,6 +18,7 @@ from probgen.basics.memory import enough_memory
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
+from probgen.implicit import check_pair
 from probgen.inference.compute.capture import check_compile
 from probgen.inference.compute.devices import as_device, as_dtype, placed, used_precision
 from probgen.inference.compute.processes import launch
@@ -104,10 +105,7 @@ def log_marginal_likelihood(
         >>> abs(estimate.mean - exact.mean) < 4 * estimate.monte_carlo_error
         True
     """
-    if not isinstance(pair, LatentVariableModel):
-        raise TypeError(
-            f"log_marginal_likelihood: expected a pair (pg.LatentVariableModel), got {pair!r}."
-        )
+    check_pair(pair, "log_marginal_likelihood")
     if method not in ("importance", "exact"):
         raise ValueError(
             f'log_marginal_likelihood: method must be "importance" or "exact", got {method!r}.'
