@@ -29,6 +29,7 @@ from .inference.scoring.scores import UnreliableEstimateWarning as UnreliableEst
 from .inference.scoring.scores import table as table
 from .inference.training.fit import fit as fit
 from .inference.training.results import FitResult as FitResult
+from .models import register_model as register_model
 from .networks import MLP as MLP
 from .networks import ConvDecoder as ConvDecoder
 from .networks import ConvEncoder as ConvEncoder
@@ -41,7 +42,9 @@ from .storage.user_code import load_pair as load_pair
 from .variables import Bernoulli as Bernoulli
 from .variables import Categorical as Categorical
 from .variables import Normal as Normal
+from .variables import Poisson as Poisson
 from .variables import Variable as Variable
+from .variables import register_family as register_family
 
 __all__: list[str]
 __version__: str

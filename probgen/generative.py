@@ -193,7 +193,7 @@ class GenerativeModel(nn.Module):
             if variable is not None:
                 described = f"{self.name} is {variable!r}"
                 check_shape(tensor, variable, name, owner, self.name)
-                check_support(tensor, variable.support, name, owner, described)
+                check_support(tensor, variable.support, name, owner, described, variable=variable)
             checked[name] = convert(tensor, variable, like.dtype)
         lacking = [name for name in self.input_names if name not in given]
         if lacking:

@@ -180,7 +180,7 @@ class LatentVariableModel(GenerativeModel):
 
 def _zeros(variable: Variable, like: Tensor) -> Tensor:
     """One datum of zeros."""
-    dtype = torch.long if hasattr(variable, "num_classes") else like.dtype
+    dtype = torch.long if variable.is_class else like.dtype
     return torch.zeros((1, *variable.event_shape), dtype=dtype, device=like.device)
 
 

@@ -54,15 +54,30 @@ class PointMass(Variable):
         """The point mass on the family's mean, for network outputs `(..., *output_shape)`."""
         return dist.Delta(self.variable.parametrized(outputs).mean)
 
+    def support_in_words(self, name: str) -> tuple[str, str] | None:
+        """As the family says it."""
+        return self.variable.support_in_words(name)
+
     @property
     def support(self) -> Any:
         """The constraint of the family, which the data of this variable satisfy."""
         return self.variable.support
 
-    def _arguments(self) -> str:
-        if isinstance(self.variable, Normal):
-            return repr(Normal(tuple(self.event_shape)))
-        return repr(self.variable)
+    def arguments(self) -> dict[str, Any]:
+        """The plain arguments that make this variable again."""
+        return {"variable": self.variable}
+
+    def __repr__(self) -> str:
+        shown = self.variable
+        if isinstance(shown, Normal):
+            shown = Normal(tuple(self.event_shape))
+        return f"PointMass({shown!r})"
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PointMass) and self.variable == other.variable
 
 
 def is_point_mass(distribution: torch.distributions.Distribution) -> bool:

@@ -15,7 +15,8 @@ import probgen as pg
 from probgen.data.dataset import Dataset
 from probgen.formula import parse
 from probgen.networks import as_widths
-from probgen.storage.pair_json import ACTIVATIONS, read_variable
+from probgen.storage.pair_json import ACTIVATIONS
+from probgen.variables import read_variable
 
 MODELS: dict[str, Any] = {
     "vae": pg.models.VAE,

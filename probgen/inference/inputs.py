@@ -106,7 +106,7 @@ def prepare(
         support = variables[name].support if name in variables else site and site["fn"].support
         family = repr(variables[name]) if name in variables else f"supported on {support}"
         value, mask = _check_values(
-            dataset, name, value, support, f"{pair.name} is {family}", owner
+            dataset, name, value, support, f"{pair.name} is {family}", owner, variables.get(name)
         )
         if not is_class(variables.get(name)):
             check_range(value, dtype, name, owner, mask)
@@ -135,11 +135,17 @@ def check_other_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> 
             value, variable = data[name], variables[name]
             about, described = f"{owner}, {part} data", f"{pair.name} is {variable!r}"
             check_shape(value, variable, name, about, pair.name)
-            _check_values(data, name, value, variable.support, described, about)
+            _check_values(data, name, value, variable.support, described, about, variable)
 
 
 def _check_values(
-    data: Dataset, name: str, value: Tensor, support: Any, described: str, owner: str
+    data: Dataset,
+    name: str,
+    value: Tensor,
+    support: Any,
+    described: str,
+    owner: str,
+    variable: Variable | None,
 ) -> tuple[Tensor, Tensor | None]:
     """All values of a variable against its support; what a step sees of them, and their mask.
 
@@ -153,7 +159,7 @@ def _check_values(
     if support is None:
         check_finite(value, name, owner, mask)
     else:
-        check_support(value, support, name, owner, described, mask)
+        check_support(value, support, name, owner, described, mask, variable=variable)
     return value, mask
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import probgen as pg
-from probgen.storage.pair_json import read_variable, variable_text
+from probgen.variables import read_variable, variable_text
 
 GOOD = """
 import probgen as pg
@@ -111,7 +111,7 @@ def test_shapes_from_data() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("gauss:3", "unknown family 'gauss', known are normal, bernoulli, categorical"),
+        ("gauss:3", "unknown family 'gauss', known are bernoulli, categorical, normal, poisson"),
         ("", "unknown family ''"),
         ("normal", "needs its shape, such as normal:8"),
         ("categorical", "needs its number of classes"),
