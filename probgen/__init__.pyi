@@ -13,7 +13,9 @@ from .formula import FormulaError as FormulaError
 from .implicit import ImplicitModel as ImplicitModel
 from .inference.compute.capture import CaptureWarning as CaptureWarning
 from .inference.compute.devices import PrecisionWarning as PrecisionWarning
+from .inference.objectives.adversarial import Adversarial as Adversarial
 from .inference.objectives.elbo import ELBO as ELBO
+from .inference.objectives.reconstruction import Reconstruction as Reconstruction
 from .inference.objectives.semisupervised import SemiSupervised as SemiSupervised
 from .inference.queries.classification import calibration_error as calibration_error
 from .inference.queries.classification import class_probabilities as class_probabilities
