@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from probgen.data.dataset import Dataset, fingerprint
+from probgen.data.dataset import Dataset
+from probgen.data.fingerprint import fingerprint
 from probgen.inference.queries.classification import class_probabilities
 from probgen.inference.training.results import FitResult
 from probgen.pair import LatentVariableModel

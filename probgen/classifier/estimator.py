@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -202,7 +201,7 @@ class SemiSupervisedClassifier(
         self.classes_, self._marker, self.method_ = labels.classes, labels.marker, method
         self._prepare(values)
         data = self._dataset(values, labels.codes)
-        data = replace(data, observed={"y": torch.from_numpy(labels.known)})
+        data = data.with_observed({"y": torch.from_numpy(labels.known)})
         held = None if validation is None else self._held(*validation)
         trained = train(
             self._scaling.variable, len(self.classes_), data, self._plan(method, held), self.encoder

@@ -156,11 +156,7 @@ def train(
     columns, m1 = _active(found["x"]), kept(encoder)
     if plan.method == "m1":
         return Trained(m1, "z", columns, curves, [], seconds, m1)
-    raw = replace(
-        found,
-        values={**found.values, "x": found["x"][:, columns]},
-        spread={"x": found.spread["x"][:, columns]},
-    )
+    raw = found.columns(columns)
     moments = _moments(raw["x"].double())
     found = raw.standardized(**moments)
 
@@ -224,7 +220,7 @@ def _with_labels(
         spread = plan.method == "m1+m2" or len(data) >= DENSE
     if not spread or bool(data.observed["y"].all()):
         return learn(data, held, plan, most=most, many=many)
-    guessed = replace(data, values={**data.values, "y": spread_labels(near)}, observed={})
+    guessed = data.with_values({"y": spread_labels(near)}).with_observed({"y": None})
     begun = replace(plan, stage=f"{plan.last_stage}-start")
     first, early = learn(guessed, held, begun, most=min(most, 500), many=8)
     epochs, rate = max(1, len(first.elbo) // 4), (plan.learning_rate or rate) / 30

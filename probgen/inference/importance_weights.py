@@ -3,7 +3,6 @@ r"""Importance weights of any pair over data: passes of many draws, and what fol
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,8 @@ from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
 from probgen.inference.compute.capture import Captured, Tensors
 from probgen.inference.compute.devices import as_dtype, mixed, placed
-from probgen.inference.compute.processes import Group, Outcome
+from probgen.inference.compute.processes import Group
+from probgen.inference.compute.spawn import Outcome
 from probgen.inference.objectives.elbo import log_importance_weights
 from probgen.inference.scoring.arviz import pareto_khat
 from probgen.inference.scoring.chunks import Chunk, rows_in_a_pass
@@ -102,12 +102,7 @@ def estimate_share(
 ) -> Outcome:  # fmt: skip
     """What one of several processes does: its share of the data; the first puts all together."""
     rows = torch.arange(len(data)).tensor_split(group.size)[group.rank]
-    share = data.subset(slice(int(rows[0]), int(rows[-1]) + 1))
-    share = replace(
-        share,
-        values={name: value.to(device) for name, value in share.values.items()},
-        observed={name: mask.to(device) for name, mask in (share.observed or {}).items()},
-    )
+    share = data.subset(slice(int(rows[0]), int(rows[-1]) + 1)).to(device)
     columns, record = estimate(
         placed(pair, device, as_dtype(precision)), share, device, precision=precision,
         progress=progress and group.rank == 0, part=group.rank, first_row=int(rows[0]), **settings,

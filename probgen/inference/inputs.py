@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
@@ -77,7 +76,7 @@ def prepare(
             f"{owner}: {pair.name} needs {', '.join(missing or pair.data_names or known)}, got "
             f"{', '.join(dataset.values)}. Give every data variable by its name."
         )
-    masks = {n: m.to(device) for n, m in (dataset.observed or {}).items() if n in selected}
+    masks = {n: m for n, m in dataset.observed.items() if n in selected}
     variables, summable = pair.variables, pair.summed_names
     for name in [name for name in masks if name in variables and name not in summable]:
         if not bool(masks[name].all()):
@@ -86,13 +85,12 @@ def prepare(
                 f"where it is missing. {_way_out(pair, name, variables[name])}"
             )
         del masks[name]
-    values = {}
     for name, value in selected.items():
         if name in variables:
             check_shape(value, variables[name], name, owner, pair.name)
-        values[name] = value.to(device)
-    spread = {name: scale for name, scale in dataset.spread.items() if name in values}
-    dataset = replace(dataset, values=values, observed=masks, spread=spread)
+    fields = {n: replace(dataset.fields[n], observed=masks.get(n)).to(device) for n in selected}
+    dataset = Dataset.from_fields(fields, dataset.name)
+    values, masks = dataset.values, dataset.observed
     sites: dict[str, Site] = {}
     implicit = isinstance(pair, ImplicitModel)  # nothing to run on data: it has no density
     if not implicit and (probe or any(name not in variables for name in values)):
@@ -110,12 +108,15 @@ def prepare(
         )
         if not is_class(variables.get(name)):
             check_range(value, dtype, name, owner, mask)
-        drawn = name in dataset.redrawn or name in dataset.spread
-        if probe and dtype == torch.float32 and not drawn and not is_class(variables.get(name)):
+        if (
+            probe
+            and dtype == torch.float32
+            and fields[name].noise is None
+            and not is_class(variables.get(name))
+        ):
             warn_coarse(value, name, owner)
     converted = {name: convert(v, variables.get(name), dtype) for name, v in values.items()}
-    spread = {n: s.to(converted[n]) for n, s in dataset.spread.items() if n in converted}
-    return replace(dataset, values=converted, spread=spread)
+    return dataset.with_fields(**{n: fields[n].with_values(v) for n, v in converted.items()})
 
 
 def check_other_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> None:
@@ -152,10 +153,10 @@ def _check_values(
     Where there is no support, values are to be finite; where they are drawn anew in every batch, they
     are probabilities, and a step sees zeros and ones.
     """
-    mask = (data.observed or {}).get(name)
-    if name in data.redrawn:
-        check_support(value, constraints.unit_interval, name, owner, REDRAWN, mask)
-        value, mask = (value[:1] > 0.5).float(), None
+    mask, noise = data.observed.get(name), data.fields[name].noise
+    if noise is not None and noise.support is not None:
+        check_support(value, noise.support, name, owner, REDRAWN, mask)
+        value, mask = noise.without_noise(value[:1]), None
     if support is None:
         check_finite(value, name, owner, mask)
     else:
@@ -228,8 +229,9 @@ def _probe(pair: LatentVariableModel, dataset: Dataset, dtype: torch.dtype) -> P
     variables = pair.variables
     values = {}
     for name, value in few.values.items():
-        if name in dataset.redrawn:
-            value = (value > 0.5).to(dtype)
+        noise = few.fields[name].noise
+        if noise is not None:
+            value = noise.without_noise(value)
         if is_class(variables.get(name)):
             # Values are checked later; here only shapes and structure matter.
             values[name] = torch.zeros_like(value, dtype=torch.long)

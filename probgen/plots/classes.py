@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +74,7 @@ def analogies(
     else:
         classes = torch.as_tensor(y)
     both = data.only(name) if isinstance(data, Dataset) else Dataset({name: rows})
-    found = encode(pair, replace(both, values={**both.values, label: classes}), seed=seed)
+    found = encode(pair, both.with_values({label: classes}), seed=seed)
     roots = [n for n in found if n in factors and not factors[n].parents]
     style = latent or (roots[-1] if roots else "z")
     if style not in found or factors[style].parents:
@@ -128,8 +127,7 @@ def denoising(
     """
     blocks, words = [as_images(clean), as_images(noisy["x"])], ["data", "with noise"]
     for words_of, pair in pairs.items():
-        known = {**noisy.values, "y": y} if "y" in pair.variables else noisy.values
-        given = replace(noisy, values=known)
+        given = noisy.with_values({"y": y}) if "y" in pair.variables else noisy
         means = reconstruct(pair, given, seed=seed)["x"]
         error = float((means - clean).square().mean()) ** 0.5
         blocks.append(as_images(means))

@@ -16,7 +16,8 @@ import torch
 
 from probgen.basics.locking import one_at_a_time
 from probgen.basics.text import printable
-from probgen.data.dataset import Dataset, Splits, fingerprint
+from probgen.data.dataset import Dataset, Splits
+from probgen.data.fingerprint import fingerprint
 from probgen.data.load import NAMES, load, load_whole
 from probgen.inference.compute.devices import as_dtype
 from probgen.inference.inputs import known_part

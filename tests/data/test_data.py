@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 import probgen as pg
 from probgen.data import load as sources
-from probgen.data.dataset import fingerprint
+from probgen.data.fingerprint import fingerprint
 
 
 def test_digits_are_dequantized_by_one_stored_draw() -> None:
@@ -125,7 +125,7 @@ def test_fingerprints_tell_data_apart() -> None:
         (lambda: pg.Dataset({"x": torch.tensor(3.0)}), "first dim is the data"),
         (lambda: pg.Dataset({"x": ["a", "b"]}), "must hold numbers"),
         (lambda: pg.Dataset({"x": torch.ones(3)}, observed={"y": torch.ones(3).bool()}), "no such"),
-        (lambda: pg.Dataset({"x": torch.ones(3)}, observed={"x": torch.ones(3)}), "must be boolean"),
+        (lambda: pg.Dataset({"x": torch.ones(3)}, observed={"x": torch.ones(3)}), "must be a boolean mask"),
         (lambda: pg.Dataset({"x": torch.ones(3)}).split(test=3), "leave nothing"),
         (lambda: pg.Dataset({"x": torch.ones(3)}).split(test=-1), "count or a fraction"),
         (lambda: pg.Dataset({"x": 2 * torch.ones(3)}).binarized("static"), r"must lie in \[0, 1\]"),

@@ -11,7 +11,7 @@ import torch
 
 import probgen as pg
 from probgen.data import load as sources
-from probgen.data.dataset import fingerprint
+from probgen.data.fingerprint import fingerprint
 
 
 @pytest.mark.parametrize("transform", ["dequantize", "static", "dynamic"])

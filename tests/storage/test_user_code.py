@@ -96,7 +96,7 @@ def test_names_that_are_no_builders(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_variables_as_text_and_back(variable: pg.Variable) -> None:
-    assert read_variable(variable_text(variable)) == variable
+    assert read_variable(variable_text(variable)) == variable  # type: ignore[arg-type]
 
 
 def test_shapes_from_data() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -16,6 +15,8 @@ from probgen.basics.locking import one_at_a_time
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
+from probgen.data.field import Field
+from probgen.data.noise import GaussianNoise
 from probgen.implicit import check_pair
 from probgen.inference.compute.devices import as_device, placed
 from probgen.inference.expectations import class_weights
@@ -175,19 +176,10 @@ def features(
     mean = torch.cat(means)[:, kept_columns]
     rest = [name for name in data.values if name not in dataset.values and name != "x"]
     words = f"x is {latent} of {pair.name}" + ", drawn anew in every batch" * redraw
-    found = Dataset(
-        {"x": mean}, data.name, transformations={"x": words},
-        spread={"x": torch.cat(scales)[:, kept_columns]} if redraw else {},
-    )  # fmt: skip
-    if not rest:
-        return found
-    kept = data.only(*rest)
-    return replace(
-        kept,
-        values={**kept.values, **found.values},
-        spread={**kept.spread, **found.spread},
-        transformations={**kept.transformations, **found.transformations},
-    )
+    noise = GaussianNoise(torch.cat(scales)[:, kept_columns]) if redraw else None
+    x = Field(mean, noise=noise, transformation=words, images=False)
+    others = {name: data.fields[name] for name in rest}
+    return Dataset.from_fields({**others, "x": x}, data.name)
 
 
 @one_at_a_time

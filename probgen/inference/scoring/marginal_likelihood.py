@@ -21,7 +21,8 @@ from probgen.data.dataset import Dataset
 from probgen.implicit import check_pair
 from probgen.inference.compute.capture import check_compile
 from probgen.inference.compute.devices import as_device, as_dtype, placed, used_precision
-from probgen.inference.compute.processes import launch
+from probgen.inference.compute.processes import check_not_launched, current_group
+from probgen.inference.compute.spawn import launch
 from probgen.inference.importance_weights import estimate, estimate_share, first_trace
 from probgen.inference.inputs import prepare
 from probgen.inference.scoring.scores import Score, UnreliableEstimateWarning, provenance
@@ -118,12 +119,15 @@ def log_marginal_likelihood(
     target = as_device(device)
     precision = used_precision(precision, target, "log_marginal_likelihood")
     dtype = as_dtype(precision)
+    check_not_launched("log_marginal_likelihood", devices)
+    group = current_group(target)
+    target = target if group is None else group.device
     scored = placed(pair, target, dtype)
     dataset = prepare(scored, data, owner="log_marginal_likelihood", device=target, dtype=dtype)
     if draws not in ("iid", "rqmc"):
         raise ValueError(f'log_marginal_likelihood: draws must be "iid" or "rqmc", got {draws!r}.')
     check_compile(compile, "log_marginal_likelihood")
-    drawn = [*dataset.redrawn, *dataset.spread]
+    drawn = dataset.drawn_anew
     if drawn:
         raise ValueError(
             f"log_marginal_likelihood: {', '.join(drawn)} is drawn anew in every batch, so a score of "
@@ -158,6 +162,10 @@ def log_marginal_likelihood(
                 owner="log_marginal_likelihood", way_on="Nothing was kept; call again.",
             )  # fmt: skip
             columns: dict[str, Any] = {n: t.numpy() for n, t in tensors.items()}
+        elif group is not None and len(dataset) >= group.size:
+            shared = estimate_share(group, target, scored, dataset, **settings)
+            tensors, record = group.from_first(shared)
+            columns = {n: t.numpy() for n, t in tensors.items()}
         else:
             columns, record = estimate(scored, dataset, target, **settings)
     score = Score(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from probgen.basics.tensors import refuse_masked
 from probgen.basics.text import aligned
-from probgen.data.dataset import Dataset, fingerprint
+from probgen.data.dataset import Dataset
+from probgen.data.fingerprint import fingerprint
 from probgen.inference.scoring.arviz import FEWEST_DRAWS
 
 Array = NDArray[np.float64]

@@ -31,7 +31,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probgen.data.dataset import Dataset, Splits, fingerprint
+from probgen.data.dataset import Dataset, Splits
+from probgen.data.fingerprint import fingerprint
 from probgen.inference.training.results import FitResult, go_on_from, progress_of
 from probgen.pair import LatentVariableModel
 from probgen.storage.files import (

@@ -125,7 +125,7 @@ def test_refused() -> None:
         pg.features(vae(), structured(4), device="cpu")  # type: ignore[arg-type]
     for spread in (torch.ones(3), -torch.ones(3, 1)):
         with pytest.raises(
-            ValueError, match=r"spread\['x'\] must be of at least 0 and of the shape"
+            ValueError, match=r"spread\['x'\], .* must be at least 0 and have the shape of x"
         ):
             pg.Dataset({"x": torch.zeros(3, 1)}, spread={"x": spread})
     drawn = pg.features(vae(), data(), redraw=True, device="cpu").only("x")

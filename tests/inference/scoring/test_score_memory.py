@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import probgen as pg
-from probgen.data.dataset import fingerprint
+from probgen.data.fingerprint import fingerprint
 from probgen.inference import importance_weights as weights
 from probgen.inference.scoring import marginal_likelihood
 
