@@ -40,7 +40,9 @@ def test_one_guide_for_all_data_is_refused_unless_it_is_meant() -> None:
     with pytest.warns(UserWarning, match=r"w is drawn anew for each datum, and the guide q\(w\)"):
         pair = regression()
     assert "drawn anew for each datum, from one guide for all data" in repr(pair)
-    with pytest.raises(ValueError, match=r"(?s)no data inform w .* global latents .* local=True"):
+    with pytest.raises(
+        ValueError, match=r"(?s)no data inform w .* one value for all data .* local=True"
+    ):
         pg.fit(pair, rows(), num_epochs=1, **QUIET)
     # A stream of batches says so too.
     with pytest.raises(ValueError, match="no data inform w"):
@@ -229,7 +231,7 @@ def test_a_site_outside_the_plate_is_not_told_to_move_inside() -> None:
     with pytest.raises(ValueError, match="w stands outside") as error:
         pg.fit(pair, rows(), num_epochs=1, **QUIET)
     text = str(error.value)
-    assert "Global latents" in text and "Parameter" in text and "drawn anew for each datum" in text
+    assert "one value for all data" in text and "Parameter" in text and "drawn anew for each datum" in text
     assert "Move it inside" not in text
 
 
