@@ -19,9 +19,9 @@ from .inference.objectives.reconstruction import Reconstruction as Reconstructio
 from .inference.objectives.semisupervised import SemiSupervised as SemiSupervised
 from .inference.queries.classification import calibration_error as calibration_error
 from .inference.queries.classification import class_probabilities as class_probabilities
-from .inference.queries.posterior import active_units as active_units
+from .inference.queries.features import active_units as active_units
+from .inference.queries.features import features as features
 from .inference.queries.posterior import encode as encode
-from .inference.queries.posterior import features as features
 from .inference.queries.posterior import reconstruct as reconstruct
 from .inference.scoring.marginal_likelihood import (
     log_marginal_likelihood as log_marginal_likelihood,

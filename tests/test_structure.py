@@ -231,7 +231,11 @@ def test_a_site_outside_the_plate_is_not_told_to_move_inside() -> None:
     with pytest.raises(ValueError, match="w stands outside") as error:
         pg.fit(pair, rows(), num_epochs=1, **QUIET)
     text = str(error.value)
-    assert "one value for all data" in text and "Parameter" in text and "drawn anew for each datum" in text
+    assert (
+        "one value for all data" in text
+        and "Parameter" in text
+        and "drawn anew for each datum" in text
+    )
     assert "Move it inside" not in text
 
 

@@ -29,7 +29,9 @@ from probgen.classifier.scaling import Array, Likelihood, Scaling, validate_data
 from probgen.classifier.spreading import FeatureClassifier
 from probgen.data.dataset import Dataset
 from probgen.inference.queries.classification import calibration_error, class_probabilities
-from probgen.inference.queries.posterior import encode, features
+from probgen.inference.queries.decode import decode_draws
+from probgen.inference.queries.features import features
+from probgen.inference.queries.posterior import encode
 from probgen.models.class_prior import ClassPrior, as_class_prior
 from probgen.models.vae import VAE
 from probgen.networks import as_widths
@@ -302,7 +304,7 @@ class SemiSupervisedClassifier(
         check_is_fitted(self, "pair_")
         n = as_count(n, "n", f"{OWNER}.sample")
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-        given = {}
+        given: dict[str, Any] = {}
         if y is not None:
             if self.method_ == "m1":
                 raise ValueError(
@@ -310,13 +312,10 @@ class SemiSupervisedClassifier(
                     'method="m2", "m1+m2" or "adgm".'
                 )
             given["y"] = torch.from_numpy(self._codes(np.atleast_1d(np.asarray(y)), "sample"))
-        drawn = self.pair_.sample(n, seed=seed, **given)
-        x = drawn["x"]
         if means:
-            parents = {**given, **drawn}
-            factor = self.pair_.factors("p")["x"]
-            with torch.no_grad():
-                x = factor(**{name: parents[name] for name in factor.parents}).mean
+            x = decode_draws(self.pair_, n, seed=seed, owner=f"{OWNER}.sample", **given)
+        else:
+            x = self.pair_.sample(n, seed=seed, **given)["x"]
         x = x.transpose(0, 1).flatten(0, 1) if given else x
         return self._scaling.back(x)
 

@@ -21,7 +21,7 @@ from probgen.data.dataset import Dataset
 from probgen.inference.objectives.class_shares import LearnedClassShares
 from probgen.inference.objectives.elbo import ELBO
 from probgen.inference.objectives.semisupervised import SemiSupervised
-from probgen.inference.queries.posterior import features
+from probgen.inference.queries.features import features
 from probgen.inference.training.fit import fit
 from probgen.inference.training.results import FitResult
 from probgen.models.adgm import ADGM

@@ -1,4 +1,4 @@
-"""Pictures of classes: what is style and what is class, where a classifier errs, and how surely."""
+"""Pictures of classes: class and style of images, errors of a classifier and their calibration."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from probgen.basics.locking import one_at_a_time
 from probgen.data.dataset import Dataset
-from probgen.inference.queries.classification import (
-    calibration_bins,
-    calibration_error,
-    class_probabilities,
-)
-from probgen.inference.queries.posterior import encode, reconstruct
+from probgen.inference.queries.classification import calibration_bins, calibration_error
+from probgen.inference.queries.posterior import reconstruct
+from probgen.inference.queries.variation import means_of_all_classes
 from probgen.pair import LatentVariableModel
-from probgen.plots.images import as_images, by_name, images
-from probgen.plots.latents import means_given
+from probgen.plots.images import as_images, images, named_data
 from probgen.plots.style import axes, short_names
-from probgen.variables import Categorical
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,15 +41,19 @@ def analogies(
 
     Args:
         pair: a pair with a class that the style does not depend on, such as M2, M1M2, ADGM or CVAE.
-        x: the images, a row each.
+        x: the images, one per row.
         y: their classes; by default the most probable ones.
         name: the variable of the images.
         label: the variable of the class.
         latent: the style; by default the last latent of the guide.
-        names: what the classes are called.
-        pixels: from x to images, where x is not one, such as a classifier's `from_x`.
-        seed: of what is drawn on the way to the style.
+        names: names of the classes.
+        pixels: a function from x to images, for x that are no images, such as a classifier's
+            `from_x`.
+        seed: of latents that are drawn before the style.
         ax: where to draw.
+
+    Returns:
+        The axes.
 
     Raises:
         ValueError: no scalar class, or a style that depends on it.
@@ -62,46 +61,44 @@ def analogies(
     References:
         Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
         models", figure 1b.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> _ = torch.manual_seed(0)
+        >>> m2 = pg.models.M2(x=pg.Bernoulli(16), y=pg.Categorical(3), z=pg.Normal(2), hidden=(4,))
+        >>> pg.plots.analogies(m2, torch.eye(16)[:2]).get_title()
+        'All classes in the style of one image, M2'
     """
-    variable = pair.variables.get(label)
-    factors = pair.factors("p")
-    if not isinstance(variable, Categorical) or variable.event_shape:
-        raise ValueError(f"analogies: {pair.name} has no scalar class {label!r}, got {variable!r}.")
-    kinds, data = variable.num_classes, by_name(x, name)
-    rows = torch.as_tensor(data[name])
-    if y is None:
-        classes = class_probabilities(pair, data, label=label, seed=seed).argmax(1)
-    else:
-        classes = torch.as_tensor(y)
-    both = data.only(name) if isinstance(data, Dataset) else Dataset({name: rows})
-    found = encode(pair, both.with_values({label: classes}), seed=seed)
-    roots = [n for n in found if n in factors and not factors[n].parents]
-    style = latent or (roots[-1] if roots else "z")
-    if style not in found or factors[style].parents:
-        raise ValueError(
-            f"analogies: the style must be a latent with a prior of its own, such as "
-            f"{', '.join(roots) or 'z'}, got {style!r}."
-        )
-    held = {
-        style: found[style].repeat_interleave(kinds, 0),
-        label: torch.arange(kinds).repeat(len(rows)),
-    }
-    shown = pixels or (lambda values: values)
-    means = as_images(shown(means_given(pair, name, held, seed, at_means=True)))
-    means = means.reshape(len(rows), kinds, *means.shape[1:])
-    original = as_images(shown(rows))[:, None]
-    blank = np.full_like(original, np.nan)
-    canvas = np.concatenate([original, blank, means], 1).reshape(-1, *means.shape[2:])
-    limits = (float(original.min()), float(original.max()))
-    ax = images(canvas, columns=kinds + 2, limits=limits, ax=ax)
-    width = means.shape[-1] + 1
-    words = short_names(range(kinds) if names is None else names, 16)
-    step = 1 + (kinds - 1) // 40  # more would run into one another
-    places = [column * width + width / 2 - 1 for column in (0, *range(2, kinds + 2, step))]
-    upright = max(map(len, words)) * (kinds + 2) > 60
-    ax.set_xticks(places, ["data", *words[::step]], rotation=90 if upright else 0)
-    ax.tick_params(length=0, labelsize="medium" if kinds <= 12 else "x-small")
+    data = named_data(x, name)
+    means = means_of_all_classes(
+        pair, data, y, name=name, label=label, latent=latent, seed=seed, owner="analogies"
+    )
+    to_pixels = pixels or (lambda values: values)
+    originals = as_images(to_pixels(torch.as_tensor(data[name])))
+    of_classes = as_images(to_pixels(means))
+    of_classes = of_classes.reshape(len(originals), -1, *of_classes.shape[1:])
+    ax = _draw_analogies(originals, of_classes, names, ax)
     ax.set_title(f"All classes in the style of one image, {pair.name}")
+    return ax
+
+
+def _draw_analogies(
+    originals: NDArray[Any], of_classes: NDArray[Any], names: Sequence[Any] | None, ax: Axes | None
+) -> Axes:
+    """Each row: an image, a gap, then `of_classes`, shape `(rows, classes, height, width)`."""
+    num_classes = of_classes.shape[1]
+    columns = num_classes + 2
+    blank = np.full_like(originals[:, None], np.nan)
+    canvas = np.concatenate([originals[:, None], blank, of_classes], 1)
+    limits = (float(originals.min()), float(originals.max()))
+    ax = images(canvas.reshape(-1, *canvas.shape[2:]), columns=columns, limits=limits, ax=ax)
+    width = canvas.shape[-1] + 1
+    words = short_names(range(num_classes) if names is None else names, 16)
+    step = 1 + (num_classes - 1) // 40  # more labels would overlap
+    places = [column * width + width / 2 - 1 for column in (0, *range(2, columns, step))]
+    upright = max(map(len, words)) * columns > 60
+    ax.set_xticks(places, ["data", *words[::step]], rotation=90 if upright else 0)
+    ax.tick_params(length=0, labelsize="medium" if num_classes <= 12 else "x-small")
     return ax
 
 
@@ -115,23 +112,39 @@ def denoising(
     seed: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Images, the same with noise, and what models make of the noisy ones; a row each.
+    """Images, the same images with noise, and reconstructions of the noisy images: one row each.
 
     Args:
-        pairs: models of x by what they are called; one that conditions on y is given it.
+        pairs: models of x by their names; those that condition on y are given it.
         noisy: the images with noise, as x.
-        clean: the images.
+        clean: the images without noise.
         y: their classes.
         seed: of what is drawn.
         ax: where to draw.
+
+    Returns:
+        The axes. Labels of the rows state the root mean squared error from the clean images.
+
+    Raises:
+        ValueError: data that do not fit a pair, or that are no images.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> _ = torch.manual_seed(0)
+        >>> clean = torch.eye(16)[:4]
+        >>> vae = pg.models.VAE(x=pg.Normal(16), z=pg.Normal(2), hidden=(4,))
+        >>> noisy = pg.Dataset({"x": clean + 0.1 * torch.randn(4, 16)})
+        >>> ax = pg.plots.denoising({"VAE": vae}, noisy, clean, torch.arange(4))
+        >>> [text.get_text().split()[0] for text in ax.get_yticklabels()]
+        ['data', 'with', 'VAE']
     """
     blocks, words = [as_images(clean), as_images(noisy["x"])], ["data", "with noise"]
-    for words_of, pair in pairs.items():
+    for title, pair in pairs.items():
         given = noisy.with_values({"y": y}) if "y" in pair.variables else noisy
         means = reconstruct(pair, given, seed=seed)["x"]
         error = float((means - clean).square().mean()) ** 0.5
         blocks.append(as_images(means))
-        words.append(f"{words_of}\nRMSE {error:.3f}")
+        words.append(f"{title}\nRMSE {error:.3f}")
     canvas = np.concatenate(blocks)
     ax = images(canvas, columns=len(clean), limits=(float(clean.min()), float(clean.max())), ax=ax)
     height = canvas.shape[1] + 1
@@ -145,15 +158,23 @@ def denoising(
 def confusion(
     counts: ArrayLike, names: Sequence[Any] | None = None, *, ax: Axes | None = None
 ) -> Axes:
-    """A confusion matrix: rows are true classes, columns what they were taken for.
+    """A confusion matrix: rows are true classes, columns predicted classes.
 
     Args:
-        counts: shape `(classes, classes)`.
-        names: what the classes are called.
+        counts: numbers of data, shape `(classes, classes)`.
+        names: names of the classes.
         ax: where to draw.
+
+    Returns:
+        The axes; the title states the error in percent.
 
     Raises:
         ValueError: no square matrix of counts.
+
+    Example:
+        >>> import probgen as pg
+        >>> pg.plots.confusion([[9, 1], [0, 10]], ["cat", "dog"]).get_title()
+        '5.00 % of 20 wrong'
     """
     table = np.asarray(counts)
     if table.ndim != 2 or table.shape[0] != table.shape[1] or (table < 0).any():
@@ -164,7 +185,7 @@ def confusion(
     shown = short_names(range(len(table)) if names is None else names, 16)
     longest = max(map(len, shown))
     upright = sum(map(len, shown)) > 28
-    # A figure is as wide as a cell; names take room from the cells.
+    # Numbers must be narrower than a cell, and long names make the cells smaller.
     digits = max(len(f"{count:g}") for count in table.flat)
     size = min(7.0, (250 if longest < 6 else 190) / len(table) / (0.65 * digits))
     for (row, column), count in np.ndenumerate(table):
@@ -172,7 +193,7 @@ def confusion(
         if count and size >= 3.5:
             ax.text(column, row, f"{count:g}", ha="center", va="center", fontsize=size,
                     color="white" if dark else "black")  # fmt: skip
-    most = 40 if longest < 6 else 24  # more would run into one another
+    most = 40 if longest < 6 else 24  # more labels would overlap
     places = range(0, len(table), 1 + (len(table) - 1) // most)
     words = [shown[place] for place in places]
     ax.set_xticks(places, words, rotation=90 if upright else 0)
@@ -189,13 +210,27 @@ def confusion(
 def reliability(
     probabilities: ArrayLike, y: ArrayLike, *, num_bins: int = 15, ax: Axes | None = None
 ) -> Axes:
-    """Accuracy against confidence: on the diagonal a classifier knows how often it is right.
+    """A reliability diagram: accuracy against confidence, equal for a calibrated classifier.
 
     Args:
         probabilities: shape `(data, classes)`.
-        y: the true classes 0, 1, ...
-        num_bins: bins of the confidence.
+        y: the true classes 0, 1, ..., shape `(data,)`.
+        num_bins: number of bins of the confidence.
         ax: where to draw.
+
+    Returns:
+        The axes; the area of a point shows the number of data in its bin.
+
+    Raises:
+        ValueError: as `pg.calibration_error`.
+
+    References:
+        Guo, Pleiss, Sun and Weinberger, 2017, "On calibration of modern neural networks", figure 1.
+
+    Example:
+        >>> import probgen as pg
+        >>> pg.plots.reliability([[0.9, 0.1], [0.9, 0.1]], [0, 1]).get_title()
+        'Calibration error 0.400 (area: number of data)'
     """
     error = calibration_error(probabilities, y, num_bins=num_bins)
     bins = calibration_bins(probabilities, y, num_bins)
@@ -215,13 +250,22 @@ def errors(
     curves: Mapping[str, Sequence[tuple[float, float]]], *, xlabel: str = "epoch",
     chance: float | None = None, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
-    """Classification errors along the way, in percent.
+    """Classification errors during training, in percent.
 
     Args:
-        curves: pairs of a place (such as an epoch) and a share of wrong data, by what they are called.
-        xlabel: what the places are.
-        chance: an error to mark, such as a baseline's.
+        curves: points `(epoch, share of wrong data)` of each curve, by its name.
+        xlabel: what the first number of each point is.
+        chance: an error to mark by a line, such as that of a baseline.
         ax: where to draw.
+
+    Returns:
+        The axes.
+
+    Example:
+        >>> import probgen as pg
+        >>> ax = pg.plots.errors({"seed 0": [(1, 0.5), (2, 0.25)]})
+        >>> ax.lines[0].get_ydata().tolist()
+        [50.0, 25.0]
     """
     ax = axes(ax)
     for words, curve in curves.items():
@@ -230,7 +274,7 @@ def errors(
     if chance is not None:
         ax.axhline(100 * chance, color="black", linewidth=0.8, linestyle="--")
     ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
-    ax.set(xlabel=xlabel, ylabel="error in percent", title="Error along the way")
+    ax.set(xlabel=xlabel, ylabel="error in percent", title="Error during training")
     if len(curves) <= 10:
         ax.legend(frameon=False)
     else:

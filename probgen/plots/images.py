@@ -1,20 +1,19 @@
-"""Pictures of images: grids, reconstructions beside inputs, draws from the prior."""
+"""Pictures of images: grids, reconstructions below the data, samples of the model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from probgen.basics.locking import one_at_a_time
-from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
-from probgen.data.support import is_binary, is_class
-from probgen.inference.queries.posterior import mean_of, reconstruct
+from probgen.data.support import is_binary
+from probgen.inference.queries.decode import decode_draws
+from probgen.inference.queries.posterior import reconstruct
 from probgen.pair import LatentVariableModel
 from probgen.plots.style import axes
 
@@ -35,7 +34,7 @@ def images(
 
     Args:
         x: shape `(n, pixels)` with square images, `(n, H, W)` or `(n, 1, H, W)`.
-        columns: images a row; by default as square as possible.
+        columns: images in a row; by default the grid is as square as possible.
         title: of the picture.
         limits: values shown black and white; by default the 0.5 % and 99.5 % quantiles of `x`, so
             that a single extreme pixel does not grey out the rest.
@@ -43,6 +42,15 @@ def images(
 
     Raises:
         ValueError: the values are no square images.
+
+    Returns:
+        The axes.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> ax = pg.plots.images(torch.eye(16), columns=8, title="sixteen images")
+        >>> ax.get_images()[0].get_array().shape  # 2 rows of 8 images of 4 x 4 pixels, with gaps
+        (9, 39)
     """
     ax = axes(ax)
     array = as_images(x)
@@ -77,13 +85,38 @@ def reconstructions(
         pair: the pair.
         x: the images; or, for a pair of several data variables, a Dataset or dict by name.
         name: the variable to draw.
-        columns: images a row.
+        columns: images in a row.
         seed: of latents that are drawn.
         ax: where to draw.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: data that do not fit the pair, or that are no images.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> _ = torch.manual_seed(0)
+        >>> vae = pg.models.VAE(x=pg.Bernoulli(16), z=pg.Normal(2), hidden=(4,))
+        >>> pg.plots.reconstructions(vae, torch.eye(16)[:3]).get_title()
+        'Data (odd rows) and reconstructions (even rows)'
     """
-    data = by_name(x, name)
+    data = named_data(x, name)
     means = reconstruct(pair, data, seed=seed)[name]
-    originals, copies = as_images(data[name]), as_images(means)
+    return below_each_other(data[name], means, columns=columns, ax=ax)
+
+
+def below_each_other(originals: Any, copies: Any, *, columns: int, ax: Axes | None = None) -> Axes:
+    """Draw images in rows, and below each row the reconstructions of its images.
+
+    Args:
+        originals: the images.
+        copies: their reconstructions, of the same shape.
+        columns: images in a row.
+        ax: where to draw.
+    """
+    originals, copies = as_images(originals), as_images(copies)
     blocks = []
     for start in range(0, len(originals), columns):
         for part in (originals, copies):
@@ -111,53 +144,49 @@ def samples(
 
     Args:
         pair: the pair.
-        n: how many draws; where something is given, of each of its rows.
+        n: how many draws; if something is given, of each of its rows.
         name: the variable to draw.
-        columns: images a row.
+        columns: images in a row.
         limits: values shown black and white.
         seed: of the draws.
         ax: where to draw.
         **given: what to hold fixed, such as `y=torch.arange(10)`.
 
+    Returns:
+        The axes.
+
     Raises:
         ValueError: no such variable, or one made of classes.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> _ = torch.manual_seed(0)
+        >>> vae = pg.models.VAE(x=pg.Bernoulli(16), z=pg.Normal(2), hidden=(4,))
+        >>> pg.plots.samples(vae, n=9).get_title()
+        'Means of p(x | ...) for 9 draws from the prior of VAE'
     """
-    drawn = pair.sample(n, seed=seed, **given)
-    if name not in drawn:
-        raise ValueError(f"samples: no variable {name!r} among {', '.join(drawn)}.")
     factor = pair.factors("p").get(name)
-    if factor is None or not factor.parents:
-        pixels = drawn[name]
+    if factor is None or not factor.parents:  # nothing that a mean could be given
+        drawn = pair.sample(n, seed=seed, **given)
+        if name not in drawn:
+            raise ValueError(f"samples: no variable {name!r} among {', '.join(drawn)}.")
+        pixels, kind = drawn[name], f"Draws of {name}:"
     else:
-        if is_class(factor.variable):
-            raise ValueError(f"samples: {name} is made of classes, which have no mean to draw.")
-        with evaluation(pair):
-            known = {k: torch.as_tensor(v) for k, v in given.items()} | drawn
-            likelihood = factor(**{parent: known[parent] for parent in factor.parents})
-            pixels = mean_of(likelihood, name, "samples")
+        pixels = decode_draws(pair, n, name=name, seed=seed, owner="samples", **given)
+        kind = f"Means of p({name} | ...) for"
     if given:
         pixels = pixels.flatten(0, 1)
-    title = f"Means of p({name} | ...) for {len(pixels)} draws from the prior of {pair.name}"
-    return images(pixels.cpu(), columns=columns, title=title, limits=limits, ax=ax)
-
-
-def looks_like_images(shape: Sequence[int]) -> bool:
-    """Whether one datum of this shape is an image: a height and a width, or a square of 49 or more.
-
-    For vectors it is a guess; where it is known what they come from, that decides.
-    """
-    if len(shape) == 2 or (len(shape) == 3 and shape[0] == 1):
-        return min(shape[-2:]) > 1
-    return len(shape) == 1 and shape[0] >= 49 and math.isqrt(shape[0]) ** 2 == shape[0]
+    title = f"{kind} {len(pixels)} draws from the prior of {pair.name}"
+    return images(pixels.detach().cpu(), columns=columns, title=title, limits=limits, ax=ax)
 
 
 def limits_of(pair: LatentVariableModel, name: str) -> tuple[float, float] | None:
-    """Probabilities of ones are shown from 0 to 1; what is no probability has limits of its own."""
+    """Grey values of a mean: from 0 to 1 for binary data; `None`, limits by the values, for others."""
     return (0.0, 1.0) if is_binary(pair.variables[name]) else None
 
 
-def by_name(x: Any, name: str) -> Any:
-    """A Dataset or dict as it is; one array under the variable's name."""
+def named_data(x: Any, name: str) -> Any:
+    """A Dataset or dict unchanged; a single array becomes a dict with the variable's name."""
     return x if isinstance(x, (Dataset, Mapping)) else {name: x}
 
 

@@ -17,14 +17,14 @@ from probgen.data.dataset import Dataset, Splits
 from probgen.data.load import NAMES
 from probgen.data.support import is_class
 from probgen.inference.inputs import known_part
+from probgen.inference.queries.prior_quantiles import prior_quantiles
 from probgen.inference.scoring.marginal_likelihood import log_marginal_likelihood
 from probgen.inference.scoring.scores import provenance
 from probgen.pair import LatentVariableModel
 from probgen.plots.curves import learning_curve
 from probgen.plots.diagnostics import importance_weights
-from probgen.plots.images import looks_like_images, reconstructions, samples
+from probgen.plots.images import reconstructions, samples
 from probgen.plots.latents import latent_scatter, manifold, traversals
-from probgen.plots.priors import prior_quantiles
 from probgen.plots.style import page_style, save
 from probgen.plots.tables import draws, elements
 from probgen.storage.files import make_folder
@@ -251,8 +251,8 @@ def _needs_class(pair: LatentVariableModel, data: Dataset) -> bool:
 
 
 def holds_images(data: Dataset, name: str, splits: Splits) -> bool:
-    """Whether a variable holds images: by its shape, or, for vectors, by where they come from."""
-    shape = tuple(data[name].shape[1:])
-    if len(shape) == 1 and splits.source is not None:
+    """Whether a variable holds images: as its field says; for vectors of a file they are no images."""
+    field = data.fields[name]
+    if field.images is None and field.values.dim() == 2 and splits.source is not None:
         return splits.source["name"] in NAMES
-    return looks_like_images(shape)
+    return field.is_images

@@ -200,7 +200,8 @@ def test_analogies_of_a_stack_are_means_all_the_way() -> None:
     ]
     assert np.array_equal(canvases[0], canvases[1], equal_nan=True)
     with pytest.raises(
-        ValueError, match="the style must be a latent with a prior of its own, such as z2"
+        ValueError,
+        match="the style must be a latent whose prior depends on no other variable, such as z2",
     ):
         analogies(stack, torch.eye(4), latent="z1", ax=ax())
     with pytest.raises(ValueError, match="VAE has no scalar class 'y'"):

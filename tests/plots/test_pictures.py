@@ -180,9 +180,9 @@ def test_reconstruct_draws_nothing_from_the_prior() -> None:
 
 def test_pictures_of_what_is_not_there(fitted: Any) -> None:
     data, vae, _ = fitted
-    with pytest.raises(ValueError, match="one label a datum"):
+    with pytest.raises(ValueError, match="one label per datum"):
         pg.plots.latent_scatter(vae, data.test["x"], data.test["y"][:-1])
-    with pytest.raises(ValueError, match="latent='w'"):
+    with pytest.raises(ValueError, match="no latent 'w'"):
         pg.plots.latent_scatter(vae, data.test["x"], data.test["y"], latent="w")
     with pytest.raises(ValueError, match="no variable 'w'"):
         pg.plots.samples(vae, name="w")
@@ -200,3 +200,17 @@ def test_pictures_of_conditional_pairs(fitted: Any) -> None:
     assert sum(len(np.asarray(c.get_offsets())) for c in ax.collections) == 12
     single = pg.fit(cvae, few, num_epochs=1, progress=False)
     assert pg.plots.learning_curve(single).get_lines()[0].get_marker() == "o"
+
+
+def test_means_of_draws_are_those_of_the_factor_and_leave_the_random_state() -> None:
+    from probgen.inference.queries.decode import decode_draws
+
+    torch.manual_seed(0)
+    m2 = pg.models.M2(x=pg.Bernoulli(6), y=pg.Categorical(3), z=pg.Normal(2), hidden=(4,))
+    y, state = torch.arange(3), torch.get_rng_state()
+    drawn = m2.sample(4, seed=5, y=y)
+    means = decode_draws(m2, 4, seed=5, y=y)
+    assert torch.equal(means, m2.p_x(y=y, z=drawn["z"]).mean) and means.shape == (4, 3, 6)
+    free = m2.sample(4, seed=5)
+    assert torch.equal(decode_draws(m2, 4, seed=5), m2.p_x(y=free["y"], z=free["z"]).mean)
+    assert torch.equal(state, torch.get_rng_state())

@@ -89,7 +89,7 @@ def test_traversals_lie_in_the_prior(prior: pg.Variable, value: Any) -> None:
 def test_a_prior_without_quantiles_is_refused() -> None:
     gamma, x = pair(Gamma(2)), torch.randn(5, 4)
     with pytest.raises(
-        ValueError, match=r"manifold: needs a prior whose elements .*latent_scatter"
+        ValueError, match=r"manifold: needs a prior whose elements are independent .*latent_scatter"
     ):
         pg.plots.manifold(gamma, n=2)
     with pytest.raises(ValueError, match=r"traversals: needs a prior whose elements"):

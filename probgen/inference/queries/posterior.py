@@ -1,33 +1,29 @@
-"""What the guide says of data: encode, reconstruct, and latents as features."""
+"""What a pair infers from data: the means of the latents, and reconstructions of the data."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import TransformedDistribution
 
 from probgen.basics.locking import one_at_a_time
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
-from probgen.data.field import Field
-from probgen.data.noise import GaussianNoise
 from probgen.implicit import check_pair
 from probgen.inference.compute.devices import as_device, placed
 from probgen.inference.expectations import class_weights
 from probgen.inference.inputs import prepare
-from probgen.inference.sobol import is_gaussian
-from probgen.inference.traces import innermost, trace_guide, trace_pair
+from probgen.inference.queries.decode import mean_of
+from probgen.inference.traces import innermost, trace_pair
 from probgen.pair import LatentVariableModel
 from probgen.structure import sample_sites
 
 BLOCK = 1000
-"""Data in a pass."""
+"""Number of data in one pass."""
 
 
 @one_at_a_time
@@ -38,11 +34,11 @@ def encode(
     seed: int = 0,
     device: str | torch.device = "auto",
 ) -> dict[str, Tensor]:
-    """The mean of each latent under the guide, given the data.
+    r"""The mean of each latent under the guide, given the data: $E_q[z \mid x]$.
 
-    Where a latent depends on a continuous one before it, it is the mean given one draw of that;
-    where it depends on a class that is not given, the average over q of the class. A class itself
-    is represented by its probabilities: `encode(m2, x)["y"]` classifies.
+    If a latent depends on a continuous latent before it, its mean is taken given one draw of that
+    latent; if it depends on a class that is not given, its mean is averaged over q of the class. A
+    class itself is returned as its probabilities: `encode(m2, x)["y"]` classifies.
 
     Args:
         pair: the pair; it is left as it was.
@@ -56,8 +52,20 @@ def encode(
     Raises:
         ValueError: data that do not fit the pair, a latent made of classes, or one whose family has
             no mean in closed form.
+
+    References:
+        Kingma and Welling, 2014, "Auto-encoding variational Bayes", section 3 (the encoder
+        q(z | x)).
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+        >>> ppca = pg.models.PPCA(x=pg.Normal(3), z=pg.Normal(1)).set_maximum_likelihood(x)
+        >>> z = pg.encode(ppca, x)["z"]
+        >>> torch.allclose(z, ppca.posterior(x).mean, atol=1e-4)
+        True
     """
-    return _encode(*_ready(pair, data, "encode", device), seed)
+    return _encode(*place_and_prepare(pair, data, "encode", device), seed)
 
 
 @one_at_a_time
@@ -68,7 +76,7 @@ def reconstruct(
     seed: int = 0,
     device: str | torch.device = "auto",
 ) -> dict[str, Tensor]:
-    """The mean of each data variable given the latents that `encode` finds.
+    r"""The mean of each data variable given the latents that `encode` infers: $E[x \mid z(x)]$.
 
     Args:
         pair: the pair; it is left as it was.
@@ -83,23 +91,31 @@ def reconstruct(
     Raises:
         ValueError: data that do not fit the pair, a class or latent that is neither given nor
             inferred, data that are classes, or a family without a mean in closed form.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+        >>> ppca = pg.models.PPCA(x=pg.Normal(3), z=pg.Normal(2)).set_maximum_likelihood(x)
+        >>> error = (pg.reconstruct(ppca, x)["x"] - x).square().mean()
+        >>> bool(error < x.var(0).mean())  # smaller than by the mean of the data alone
+        True
     """
-    decoder, dataset = _ready(pair, data, "reconstruct", device)
+    decoder, dataset = place_and_prepare(pair, data, "reconstruct", device)
     latents = _encode(decoder, dataset, seed)
     parts: dict[str, list[Tensor]] = {}
     classes = [name for name in latents if name in pair.summed_names]
     if classes:
         raise ValueError(
-            f"reconstruct: {', '.join(classes)} is a class, which has no mean; give it for all data."
+            f"reconstruct: {', '.join(classes)} is a class, which has no mean. Give it for all data."
         )
-    with evaluation(decoder), fixed_seed(seed, _device(dataset)):
+    with evaluation(decoder), fixed_seed(seed, device_of(dataset)):
         for start in range(0, len(dataset), BLOCK):
             block = dataset.subset(slice(start, start + BLOCK))
-            held = {
-                name: value[start : start + BLOCK].to(_device(dataset))
+            fixed = {
+                name: value[start : start + BLOCK].to(device_of(dataset))
                 for name, value in latents.items()
             }
-            with pyro.condition(data=held):
+            with pyro.condition(data=fixed):
                 trace = poutine.trace(decoder.model).get_trace(**block.values)
             for name, site in sample_sites(trace).items():
                 if not site["is_observed"]:
@@ -116,113 +132,9 @@ def reconstruct(
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
 
 
-@one_at_a_time
-def features(
-    pair: LatentVariableModel,
-    data: Dataset,
-    *,
-    latent: str = "z",
-    columns: Tensor | None = None,
-    redraw: bool = False,
-    device: str | torch.device = "auto",
-) -> Dataset:
-    """A latent under the guide, as the data x of another model or classifier (M1).
-
-    Args:
-        pair: a trained pair whose guide infers the latent from the data alone, before any other.
-        data: what the pair knows of it is encoded, the rest, such as labels, is kept.
-        latent: which one.
-        columns: its elements to keep, such as `active_units` of the training data.
-        redraw: draw from q(z | x) anew in every batch of `fit`, in place of its mean.
-        device: `"auto"`, or a device as torch names it.
-
-    Returns:
-        A Dataset whose `x`, `(data, elements)`, is the mean, on the CPU.
-
-    Raises:
-        TypeError: data that are no Dataset.
-        ValueError: data that do not fit the pair, or a latent that is not the guide's, not
-            continuous, without a mean in closed form, or depends on a class; with `redraw` one
-            that is not Gaussian.
-
-    References:
-        Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
-        models" (M1, and the features redrawn in M1+M2).
-    """
-    if not isinstance(data, Dataset):
-        raise TypeError(f"features: data must be a pg.Dataset, got {type(data).__name__}.")
-    encoder, dataset = _ready(pair, data, "features", device)
-    means, scales = [], []
-    with evaluation(encoder), fixed_seed(0, _device(dataset)):
-        for start in range(0, len(dataset), BLOCK):
-            block = dataset.subset(slice(start, start + BLOCK))
-            trace = trace_guide(encoder, block.values, latent, observed=block.observed)
-            site = trace.guide.get(latent)
-            if site is None or not site["fn"].has_rsample or next(iter(trace.guide)) != latent:
-                raise ValueError(
-                    f"features: {latent} must be a continuous latent of {pair.name} that its guide "
-                    "infers from the data alone, before any other; in its order the guide has "
-                    f"{', '.join(trace.guide) or 'none'}."
-                )
-            means.append(mean_of(site["fn"], latent, "features").flatten(1).cpu())
-            if redraw:
-                if not is_gaussian(site["fn"]):
-                    raise ValueError(
-                        f"features: redraw=True adds Gaussian noise, but the guide draws {latent} "
-                        f"from {_family(site['fn'])}. Use redraw=False."
-                    )
-                scales.append(site["fn"].stddev.flatten(1).cpu())
-    kept_columns = slice(None) if columns is None else columns
-    mean = torch.cat(means)[:, kept_columns]
-    rest = [name for name in data.values if name not in dataset.values and name != "x"]
-    words = f"x is {latent} of {pair.name}" + ", drawn anew in every batch" * redraw
-    noise = GaussianNoise(torch.cat(scales)[:, kept_columns]) if redraw else None
-    x = Field(mean, noise=noise, transformation=words, images=False)
-    others = {name: data.fields[name] for name in rest}
-    return Dataset.from_fields({**others, "x": x}, data.name)
-
-
-@one_at_a_time
-def active_units(
-    pair: LatentVariableModel,
-    data: Dataset,
-    *,
-    latent: str = "z",
-    threshold: float = 0.1,
-    device: str | torch.device = "auto",
-) -> Tensor:
-    """The elements of a latent whose posterior mean moves with the data.
-
-    Args:
-        pair: a trained pair.
-        data: to look at.
-        latent: which latent.
-        threshold: least standard deviation of the mean over the data.
-        device: `"auto"`, or a device as torch names it.
-
-    Returns:
-        Indices into the flattened latent.
-
-    Raises:
-        ValueError: as `features`; or no element is active.
-
-    References:
-        Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders", section 5
-        (variance of the mean above 0.01).
-    """
-    spread = features(pair, data, latent=latent, device=device)["x"].std(0, correction=0)
-    found = (spread > threshold).nonzero().squeeze(1)
-    if not len(found):
-        raise ValueError(
-            f"active_units: no element of {latent} moves by more than {threshold} (the most is "
-            f"{float(spread.max()):.3g}). Train {pair.name} longer, or lower the threshold."
-        )
-    return found
-
-
 def _encode(encoder: LatentVariableModel, dataset: Dataset, seed: int) -> dict[str, Tensor]:
     parts: dict[str, list[Tensor]] = {}
-    with evaluation(encoder), fixed_seed(seed, _device(dataset)):
+    with evaluation(encoder), fixed_seed(seed, device_of(dataset)):
         for start in range(0, len(dataset), BLOCK):
             block = dataset.subset(slice(start, start + BLOCK))
             trace = trace_pair(encoder, block.values, observed=block.observed)
@@ -230,7 +142,7 @@ def _encode(encoder: LatentVariableModel, dataset: Dataset, seed: int) -> dict[s
             for name, site in trace.guide.items():
                 if name in trace.guide_sums:
                     assert weights is not None
-                    mean = _sum_but(weights, trace.guide_sums[name], -1).T
+                    mean = _sum_except(weights, trace.guide_sums[name], -1).T
                 elif _is_class(site["fn"]):
                     raise ValueError(f"encode: {name} is made of classes, which have no mean.")
                 else:
@@ -238,43 +150,14 @@ def _encode(encoder: LatentVariableModel, dataset: Dataset, seed: int) -> dict[s
                     events = len(site["fn"].event_shape)
                     if weights is not None:
                         mean = weights[(..., *[None] * events)] * mean
-                    mean = _sum_but(mean, *range(-1 - events, 0))
+                    mean = _sum_except(mean, *range(-1 - events, 0))
                 parts.setdefault(name, []).append(mean.cpu())
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
 
 
-def mean_of(fn: Any, name: str, owner: str) -> Tensor:
-    """The mean of a distribution, in closed form.
-
-    Args:
-        fn: the distribution.
-        name: of its variable, for messages.
-        owner: the function that messages name.
-
-    Raises:
-        ValueError: the family has no mean, or none in closed form.
-    """
-    mean: Tensor | None = None
-    with suppress(NotImplementedError):
-        mean = fn.mean
-    if mean is None or bool(mean.isnan().all()):
-        raise ValueError(
-            f"{owner}: {name} is drawn from {_family(fn)}, which has no mean in closed form. Choose "
-            f"a family that has one, such as pg.Normal, or average draws of {name} yourself."
-        )
-    return mean
-
-
-def _family(fn: Any) -> str:
-    """What a distribution is called, `Independent` and the like aside."""
-    while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
-        fn = fn.base_dist
-    return type(fn).__name__
-
-
-def _sum_but(value: Tensor, *kept: int) -> Tensor:
-    """Sum over all dims but some, given as negative."""
-    others = [dim for dim in range(-value.dim(), 0) if dim not in kept]
+def _sum_except(value: Tensor, *dims: int) -> Tensor:
+    """Sum over all dimensions except some, which are given as negative numbers."""
+    others = [dim for dim in range(-value.dim(), 0) if dim not in dims]
     return value.sum(others) if others else value
 
 
@@ -282,9 +165,10 @@ def _is_class(fn: Any) -> bool:
     return isinstance(innermost(fn), torch.distributions.Categorical)
 
 
-def _ready(
+def place_and_prepare(
     pair: LatentVariableModel, data: Any, owner: str, device: str | torch.device
 ) -> tuple[LatentVariableModel, Dataset]:
+    """The pair and the data on a device, in the precision of the pair."""
     check_pair(pair, owner)
     target = as_device(device)
     dtype = next((p.dtype for p in pair.parameters()), torch.get_default_dtype())
@@ -293,5 +177,6 @@ def _ready(
     return ready, dataset
 
 
-def _device(dataset: Dataset) -> torch.device:
+def device_of(dataset: Dataset) -> torch.device:
+    """Where the values lie."""
     return next(iter(dataset.values.values())).device

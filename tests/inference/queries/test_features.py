@@ -98,7 +98,7 @@ def test_active_units() -> None:
         last[0][1].zero_()  # the mean of the second element no longer moves
     assert pg.active_units(pair, data(), threshold=1e-3, device="cpu").tolist() == [0]
     with pytest.raises(
-        ValueError, match=r"no element of z moves by more than 100 .*Train VAE longer"
+        ValueError, match=r"no element of z is active: .* not above 100\. Train VAE for more epochs"
     ):
         pg.active_units(pair, data(), threshold=100, device="cpu")
 

@@ -1,4 +1,4 @@
-"""Where a latent's prior puts its probability, so that pictures vary latents within their support."""
+"""Quantiles of the elements of a latent under its prior, for varying a latent within its support."""
 
 from __future__ import annotations
 
@@ -11,59 +11,52 @@ from torch import Tensor
 
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
+from probgen.inference.queries.decode import beside_parameters
 from probgen.inference.sobol import NotGaussianError, from_noise, noise_shape
 from probgen.pair import LatentVariableModel
 
 
-def placed_beside(pair: LatentVariableModel, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Values on the device of a pair; those that are no classes in its precision."""
-    like = next(pair.parameters())
-    return {
-        key: value.to(like.device, like.dtype if value.is_floating_point() else None)
-        for key, value in given.items()
-    }
-
-
 def prior_quantiles(
     pair: LatentVariableModel, latent: str, normal: Tensor, given: Mapping[str, Tensor] = {}, *,
-    seed: int = 0, owner: str = "picture",
+    seed: int = 0, owner: str = "prior_quantiles",
 ) -> Tensor:  # fmt: skip
     """Values of every element of a latent at quantiles of its prior.
 
     Args:
         pair: the pair.
         latent: which latent.
-        normal: the quantiles as those of N(0, 1): 0 is the median, 1 the share Φ(1) = 0.84; shape `(k,)`.
-        given: one datum of what the prior may depend on, `(1, *event_shape)` by name.
-        seed: of what else the model draws.
-        owner: the function that messages name.
+        normal: the quantiles, given as those of N(0, 1): 0 is the median, 1 the quantile at
+            probability Φ(1) = 0.84; shape `(k,)`.
+        given: one datum of each variable that the prior may depend on, `(1, *event_shape)` by name.
+        seed: of the other variables that the model draws.
+        owner: the function that error messages name.
 
     Returns:
-        Shape `(k, *event_shape)`, on the CPU. For N(0, I) it is `normal` in every element.
+        Shape `(k, *event_shape)`, on the CPU. For N(0, I) every element is `normal`.
 
     Raises:
-        ValueError: the model does not draw the latent, or its elements have no quantiles of their own.
+        ValueError: the model does not draw the latent, or its elements have no quantiles one by one.
     """
-    like, placed = next(pair.parameters()), placed_beside(pair, given)
+    like, placed = next(pair.parameters()), beside_parameters(pair, given)
     with evaluation(pair), fixed_seed(seed, like.device):
         site = poutine.trace(pair.model).get_trace(**placed).nodes.get(latent)
         if site is None or site["type"] != "sample" or site["is_observed"]:
             raise ValueError(f"{owner}: the model of {pair.name} draws no latent {latent!r}.")
         fn = site["fn"]
         noise = normal.to(like.device, like.dtype).reshape(-1, 1, *(1 for _ in fn.event_shape))
-        found = _values(fn, noise.expand(-1, 1, *fn.event_shape))
-        if found is None:
+        quantiles = _quantiles(fn, noise.expand(-1, 1, *fn.event_shape))
+        if quantiles is None:
             raise ValueError(
-                f"{owner}: needs a prior whose elements are drawn one by one and have quantiles, such "
-                f"as a Gaussian, a log-normal or a Laplace distribution, got {fn} for {latent!r}. "
-                "pg.plots.latent_scatter and pg.plots.samples draw pairs with any prior."
+                f"{owner}: needs a prior whose elements are independent and have quantiles, such as "
+                f"a Gaussian, a log-normal or a Laplace distribution, got {fn} for {latent!r}. "
+                "pg.plots.latent_scatter and pg.plots.samples work with any prior."
             )
-    return found.reshape(len(normal), *fn.event_shape).cpu()
+    return quantiles.reshape(len(normal), *fn.event_shape).cpu()
 
 
-def _values(fn: Any, noise: Tensor) -> Tensor | None:
-    """The quantiles of each element, or none where elements go together or have none."""
-    if not _one_by_one(fn):
+def _quantiles(fn: Any, noise: Tensor) -> Tensor | None:
+    """The quantiles of each element; `None` where elements depend on each other or have none."""
+    if not _elementwise(fn):
         return None
     try:
         return from_noise(fn, noise) if noise_shape(fn) == fn.event_shape else None
@@ -82,8 +75,8 @@ def _values(fn: Any, noise: Tensor) -> Tensor | None:
     return quantiles
 
 
-def _one_by_one(fn: Any) -> bool:
-    """Whether no transformation mixes the elements."""
+def _elementwise(fn: Any) -> bool:
+    """Whether every transformation of the distribution acts on each element separately."""
     while hasattr(fn, "base_dist"):
         if any(t.domain.event_dim or t.codomain.event_dim for t in getattr(fn, "transforms", ())):
             return False
