@@ -28,6 +28,10 @@ from probgen.point_mass import is_point_mass
 from probgen.structure import sample_sites
 
 
+class NoDensityError(ValueError):
+    """A guide with a point mass: there is no ELBO and no importance weight."""
+
+
 @dataclass
 class PairTrace:
     """The sites of one pass and their log-probabilities.
@@ -61,11 +65,11 @@ class PairTrace:
         """Refuse a guide with a point mass, under which log q is not a density.
 
         Raises:
-            ValueError: names the latents, and says what to do instead.
+            NoDensityError: names the latents, and says what to do instead.
         """
         names = [name for name, site in self.guide.items() if is_point_mass(site["fn"])]
         if names:
-            raise ValueError(
+            raise NoDensityError(
                 f"{self.pair_name}: the guide puts a point mass on {', '.join(names)}, so there is no "
                 'ELBO and no importance weight. Train it with objective="reconstruction", look at '
                 "pg.encode and pg.reconstruct, or give its guide a density, such as pg.Normal."
