@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
+from torch.distributions import constraints
 
 from probgen.variables import Categorical, Normal, Variable
 
@@ -54,14 +55,17 @@ class PointMass(Variable):
         """The point mass on the family's mean, for network outputs `(..., *output_shape)`."""
         return dist.Delta(self.variable.parametrized(outputs).mean)
 
-    def support_in_words(self, name: str) -> tuple[str, str] | None:
-        """As the family says it."""
-        return self.variable.support_in_words(name)
-
     @property
     def support(self) -> Any:
-        """The constraint of the family, which the data of this variable satisfy."""
-        return self.variable.support
+        """The constraint on data of this variable: that of the family, and 0 to 1 for binary ones."""
+        support = self.variable.support
+        return constraints.unit_interval if support is constraints.boolean else support
+
+    def support_in_words(self, name: str) -> tuple[str, str] | None:
+        """What values are possible, and what to do with others."""
+        if self.support is constraints.unit_interval:
+            return "numbers from 0 to 1", f"Divide {name} by its largest value."
+        return self.variable.support_in_words(name)
 
     def arguments(self) -> dict[str, Any]:
         """The plain arguments that make this variable again."""

@@ -15,31 +15,38 @@ CERTAIN = 0.99
 
 
 def signs_of_collapse(metrics: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    """What the last epochs show, one sentence for each sign.
+    """What the epochs show, one sentence for each sign, about the first epochs that show it.
 
     Args:
         metrics: `"spread"`, `"D(x)"` and `"D(G(z))"` of each epoch.
 
     Example:
-        >>> flat = {"spread": [0.1] * 20, "D(x)": [0.6] * 20, "D(G(z))": [0.4] * 20}
-        >>> print(*signs_of_collapse(flat))  # doctest: +ELLIPSIS
-        Mode collapse: for 5 epochs the samples have varied by 10% of what the data vary ...
+        >>> alike = {"spread": [0.1] * 20, "D(x)": [0.6] * 20, "D(G(z))": [0.4] * 20}
+        >>> print(*signs_of_collapse(alike))  # doctest: +ELLIPSIS
+        Mode collapse: in epochs 11 to 15 the samples varied by 10% of what the data vary ...
     """
-    spread, on_data, on_samples = (
-        list(metrics.get(name, ()))[-EPOCHS:] for name in ("spread", "D(x)", "D(G(z))")
-    )
-    if len(metrics.get("spread", ())) < max(EPOCHS, FIRST_EPOCHS):
-        return
-    if max(spread) < LEAST_SPREAD:
+    spread, on_data, on_samples = (metrics.get(name, ()) for name in ("spread", "D(x)", "D(G(z))"))
+    last = _first_run([value < LEAST_SPREAD for value in spread])
+    if last:
         yield (
-            f"Mode collapse: for {EPOCHS} epochs the samples have varied by {spread[-1]:.0%} of what "
-            "the data vary (standard deviations), so the generator makes much the same samples "
-            "whatever z is. A smaller learning rate, the penalty r1=... of pg.Adversarial, or a "
-            "larger batch may help."
+            f"Mode collapse: in epochs {last - EPOCHS + 1} to {last} the samples varied by "
+            f"{spread[last - 1]:.0%} of what the data vary (standard deviations), so the generator "
+            "makes much the same samples whatever z is. A smaller learning rate, the penalty r1=... of "
+            "pg.Adversarial, or a larger batch may help."
         )
-    if min(on_data) > CERTAIN and max(on_samples) < 1 - CERTAIN:
+    won = zip(on_data, on_samples, strict=True)
+    last = _first_run([real > CERTAIN and false < 1 - CERTAIN for real, false in won])
+    if last:
         yield (
-            f"The critic has won: for {EPOCHS} epochs D(x) has been above {CERTAIN} and D(G(z)) below "
-            f"{1 - CERTAIN:.2f}, so the generator learns little from it. The penalty r1=... of "
-            "pg.Adversarial, a smaller critic, or a smaller learning rate for it may help."
+            f"The critic has won: in epochs {last - EPOCHS + 1} to {last} D(x) was above {CERTAIN} and "
+            f"D(G(z)) below {1 - CERTAIN:.2f}, so the generator learned little from it. The penalty "
+            "r1=... of pg.Adversarial, a smaller critic, or a smaller learning rate for it may help."
         )
+
+
+def _first_run(shown: Sequence[bool]) -> int:
+    """The epoch, from one, that ends the first run of epochs which all show a sign; 0 for none."""
+    for last in range(FIRST_EPOCHS + EPOCHS, len(shown) + 1):
+        if all(shown[last - EPOCHS : last]):
+            return last
+    return 0
