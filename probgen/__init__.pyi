@@ -13,11 +13,14 @@ from .data.sources import Source as Source
 from .data.sources import register_source as register_source
 from .declare import declare as declare
 from .formula import FormulaError as FormulaError
+from .implicit import ImplicitModel as ImplicitModel
 from .inference.compute.capture import CaptureWarning as CaptureWarning
 from .inference.compute.devices import PrecisionWarning as PrecisionWarning
+from .inference.objectives.adversarial import Adversarial as Adversarial
 from .inference.objectives.base import Objective as Objective
 from .inference.objectives.base import Player as Player
 from .inference.objectives.elbo import ELBO as ELBO
+from .inference.objectives.reconstruction import Reconstruction as Reconstruction
 from .inference.objectives.registry import register_objective as register_objective
 from .inference.objectives.semisupervised import SemiSupervised as SemiSupervised
 from .inference.queries.classification import calibration_error as calibration_error
@@ -38,6 +41,7 @@ from .networks import MLP as MLP
 from .networks import ConvDecoder as ConvDecoder
 from .networks import ConvEncoder as ConvEncoder
 from .pair import LatentVariableModel as LatentVariableModel
+from .point_mass import PointMass as PointMass
 from .runs.fit import fit as fit
 from .runs.run import Run as Run
 from .runs.run import load_run as load_run

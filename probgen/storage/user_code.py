@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from probgen.basics.locking import one_at_a_time
+from probgen.generative import GenerativeModel
 from probgen.pair import LatentVariableModel
 from probgen.storage.disk import absolute
 
@@ -73,7 +74,7 @@ def build_from_file(
                 f"{path.name} has no builder {builder!r}; it defines {', '.join(own) or 'nothing'}. "
                 f"Write def {builder}(): ... that returns a pair, or name another."
             )
-        if isinstance(made, LatentVariableModel):
+        if isinstance(made, GenerativeModel):
             pair: Any = made
         elif not callable(made):
             raise ValueError(f"{shown} is {made!r}, not a function that returns a pair.")
@@ -89,9 +90,10 @@ def build_from_file(
                 pair = made()
             except Exception as error:
                 raise ValueError(f"{shown} failed: {_where(error, path)}") from error
-    if not isinstance(pair, LatentVariableModel):
+    if not isinstance(pair, GenerativeModel):
         raise ValueError(
-            f"{shown} returned {type(pair).__name__}, expected a pair (pg.LatentVariableModel)."
+            f"{shown} returned {type(pair).__name__}, expected a pair (pg.LatentVariableModel) or a "
+            "pg.ImplicitModel."
         )
     pair = copy.deepcopy(pair)  # what the file holds on to stays as it is
     vars(pair)["_file"] = {

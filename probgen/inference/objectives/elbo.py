@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from probgen.basics.checks import as_count
+from probgen.implicit import check_pair
 from probgen.inference.expectations import class_log_weight, guide_average
 from probgen.inference.objectives.base import Objective
 from probgen.inference.traces import PairTrace, trace_pair
@@ -83,6 +84,7 @@ class ELBO(Objective):
             observed: boolean masks `(batch,)` of partly observed variables.
             kl_weight: a scalar tensor that multiplies the KL terms; `None` is one.
         """
+        check_pair(pair, "ELBO")
         trace = trace_pair(pair, data, num_particles=self.num_particles, observed=observed)
         bound = elbo(trace, analytic_kl=self.analytic_kl, kl_weight=kl_weight)
         return bound.expand(trace.num_data)
@@ -94,7 +96,11 @@ def elbo(trace: PairTrace, *, analytic_kl: bool = False, kl_weight: Tensor | Non
     For summed variables $y$ with a guide factor it is
     $\sum_y q(y | \cdot)\,[\log p - \log q]$, for those without $\log \sum_y p$. The gradient is that of
     `guide_average`.
+
+    Raises:
+        ValueError: the guide has a point mass.
     """
+    trace.check_densities()
     latent, likelihood = _latent_terms(trace, analytic_kl)
     joint = _sum_in_model(trace, likelihood, latent, kl_weight)
     for name in trace.guide_sums:
@@ -113,7 +119,11 @@ def log_importance_weights(trace: PairTrace) -> Tensor:
 
     Returns:
         Shape `(particles, data)`, in nats.
+
+    Raises:
+        ValueError: the guide has a point mass.
     """
+    trace.check_densities()
     total: Tensor | None = None
     for log_p in trace.log_p.values():
         total = log_p if total is None else total + log_p
