@@ -224,7 +224,7 @@ BAD: list[tuple[str, str]] = [
     ("evaluate .", "it has no config.json"),
     ("evaluate run --samples 1", "num_samples must be an int of at least 2"),
     ("evaluate run --part all", "--part must be one of train, validation, test, got 'all'"),
-    ("evaluate run --method magic", 'method must be "importance" or "exact"'),
+    ("evaluate run --method magic", 'method must be one of "exact", "importance", "auto"'),
     ("evaluate run --method exact", "has no closed form"),
     ("evaluate run --limit 0", "--limit must be at least 1"),
     ("evaluate run --data other.npy", "expects (data, 64)"),
