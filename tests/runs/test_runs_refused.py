@@ -123,7 +123,7 @@ def test_run_directories_that_cannot_be_read(tmp_path: Path) -> None:
 def test_descriptions_name_nothing_but_models(description: Any, tmp_path: Path) -> None:
     forged(small_run(tmp_path / "run"), tmp_path / "forged", model=description)
     with pytest.raises(
-        pg.RunError, match="cannot be built from its description|of an unknown kind"
+        pg.RunError, match=r"cannot be built from its description|of an unknown kind"
     ):
         pg.load_run(tmp_path / "forged")
 
