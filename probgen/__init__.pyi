@@ -28,7 +28,7 @@ from .inference.scoring.marginal_likelihood import (
 )
 from .inference.scoring.scores import Score as Score
 from .inference.scoring.scores import UnreliableEstimateWarning as UnreliableEstimateWarning
-from .inference.scoring.scores import table as table
+from .inference.scoring.table import table as table
 from .inference.training.fit import fit as fit
 from .inference.training.results import FitResult as FitResult
 from .models import register_model as register_model

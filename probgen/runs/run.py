@@ -420,6 +420,9 @@ def score_from(tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any], p
         sizes = {array.shape[-1:] for array in arrays.values()}
         if len(sizes) != 1 or any(array.dtype.kind != "f" for array in arrays.values()):
             raise TypeError("its arrays are not one number a datum")
+        if "method" not in plain:  # written by a version whose scores did not state it
+            methods = {0: "exact", 1: "summed"}
+            plain = {**plain, "method": methods.get(plain["num_samples"], "importance")}
         chunk = plain.get("chunk")
         score = Score(**arrays, **{**plain, "chunk": chunk and (int(chunk[0]), int(chunk[1]))})
         repr(score)

@@ -121,10 +121,10 @@ def test_the_classifier_keeps_classes_apart(y: Any, unlabelled: Any, kinds: list
     [
         ([1e300, 1.0, -1.0, 0.0], "1e\\+300, which is no class"),
         ([np.inf, 1.0, -1.0, 0.0], "y holds inf, which is no class"),
-        (np.array([2**24, 3, -1, 2**24], np.float32), "float32 leaves whole numbers out"),
-        ([True, 1, 0, -1], "mix truth values and numbers"),
+        (np.array([2**24, 3, -1, 2**24], np.float32), "float32 cannot represent all integers"),
+        ([True, 1, 0, -1], "mix booleans and numbers"),
         (["a", "a\x00", "b", "b"], "would become 'a'"),
-        ([[0], [1, 2], [1]], "one label a row"),
+        ([[0], [1, 2], [1]], "one label per row"),
         (np.ma.array([0, 1, 2, -1], mask=[False, False, True, False]), "masked array with 1 masked labels"),
     ],
 )  # fmt: skip

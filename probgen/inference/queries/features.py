@@ -11,8 +11,9 @@ from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
 from probgen.data.field import Field
 from probgen.data.noise import GaussianNoise
+from probgen.inference.inputs import place_and_prepare
 from probgen.inference.queries.decode import family_name, mean_of
-from probgen.inference.queries.posterior import BLOCK, place_and_prepare
+from probgen.inference.queries.posterior import BLOCK
 from probgen.inference.sobol import is_gaussian
 from probgen.inference.traces import trace_guide
 from probgen.pair import LatentVariableModel
@@ -69,8 +70,12 @@ def features(
     words = f"x is {latent} of {pair.name}" + ", drawn anew in every batch" * redraw
     noise = GaussianNoise(scale) if redraw else None
     x = Field(mean, noise=noise, transformation=words, images=False)
-    others = [name for name in data.values if name not in prepared.values and name != "x"]
-    return Dataset.from_fields({**{n: data.fields[n] for n in others}, "x": x}, data.name)
+    others = {
+        name: field
+        for name, field in data.fields.items()
+        if name not in prepared.values and name != "x"
+    }
+    return Dataset.from_fields({**others, "x": x}, data.name)
 
 
 @one_at_a_time

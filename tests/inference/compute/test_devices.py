@@ -19,9 +19,9 @@ from torch import Tensor
 import probgen as pg
 from probgen.inference.compute.processes import Group, current_group
 from probgen.inference.compute.spawn import Outcome, launch
-from probgen.inference.importance_weights import estimate_share
 from probgen.inference.objectives.elbo import elbo
 from probgen.inference.scoring import marginal_likelihood
+from probgen.inference.scoring.base import estimate_share
 from probgen.inference.sobol import GivenNoise
 from probgen.inference.traces import trace_pair
 from probgen.inference.training.fit import fit_share
