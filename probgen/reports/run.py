@@ -118,8 +118,6 @@ def _choose(
         skipped["learning_curve"] = "the run ended before its first epoch"
     if run.result.metrics:
         pictures["metrics"] = partial(metric_curves, run.result)
-    else:
-        skipped["metrics"] = "the objective returned its value only"
     held = held.stored()
     known = known_part(pair, held)
     target = next((n for n in pair.data_names if n in held.values and n != "y"), None)

@@ -69,7 +69,7 @@ def test_a_linear_autoencoder_spans_the_principal_subspace() -> None:
     assert np.abs(basis @ basis.T - principal).max() < 1e-3
     ours = (pg.reconstruct(model, x.double(), device="cpu")["x"] - x).square().mean()
     best = np.square(pca.inverse_transform(pca.transform(x.numpy())) - x.numpy()).mean()
-    assert best <= ours < best * 1.001
+    assert best <= ours < best * 1.02
 
 
 def test_a_point_mass_can_be_encoded_and_has_no_bound() -> None:
