@@ -14,8 +14,11 @@ from .implicit import ImplicitModel as ImplicitModel
 from .inference.compute.capture import CaptureWarning as CaptureWarning
 from .inference.compute.devices import PrecisionWarning as PrecisionWarning
 from .inference.objectives.adversarial import Adversarial as Adversarial
+from .inference.objectives.base import Objective as Objective
+from .inference.objectives.base import Player as Player
 from .inference.objectives.elbo import ELBO as ELBO
 from .inference.objectives.reconstruction import Reconstruction as Reconstruction
+from .inference.objectives.registry import register_objective as register_objective
 from .inference.objectives.semisupervised import SemiSupervised as SemiSupervised
 from .inference.queries.classification import calibration_error as calibration_error
 from .inference.queries.classification import class_probabilities as class_probabilities
@@ -29,7 +32,6 @@ from .inference.scoring.marginal_likelihood import (
 from .inference.scoring.scores import Score as Score
 from .inference.scoring.scores import UnreliableEstimateWarning as UnreliableEstimateWarning
 from .inference.scoring.scores import table as table
-from .inference.training.fit import fit as fit
 from .inference.training.results import FitResult as FitResult
 from .models import register_model as register_model
 from .networks import MLP as MLP
@@ -37,6 +39,7 @@ from .networks import ConvDecoder as ConvDecoder
 from .networks import ConvEncoder as ConvEncoder
 from .pair import LatentVariableModel as LatentVariableModel
 from .point_mass import PointMass as PointMass
+from .runs.fit import fit as fit
 from .runs.run import Run as Run
 from .runs.run import load_run as load_run
 from .storage.files import RunError as RunError

@@ -22,7 +22,6 @@ from probgen.inference.objectives.class_shares import LearnedClassShares
 from probgen.inference.objectives.elbo import ELBO
 from probgen.inference.objectives.semisupervised import SemiSupervised
 from probgen.inference.queries.features import features
-from probgen.inference.training.fit import fit
 from probgen.inference.training.results import FitResult
 from probgen.models.adgm import ADGM
 from probgen.models.class_prior import ClassPrior
@@ -30,6 +29,7 @@ from probgen.models.m1m2 import M1M2
 from probgen.models.m2 import M2
 from probgen.models.vae import VAE
 from probgen.pair import LatentVariableModel
+from probgen.runs.fit import fit
 from probgen.variables import Categorical, Normal, Variable
 
 METHODS = ("m1", "m2", "m1+m2", "adgm")

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from probgen.data.dataset import Dataset
 from probgen.pair import LatentVariableModel
-
-if TYPE_CHECKING:
-    from probgen.inference.training.results import FitResult
 
 Value = Tensor | tuple[Tensor, Mapping[str, Tensor]]
 """Values of shape `(batch,)`, alone or with further metrics by name, each a scalar tensor."""
@@ -122,22 +119,16 @@ class Objective:
     has_validation: bool = True
     keeps: Literal["last", "best"] = "last"
 
-    def __call__(
-        self,
-        pair: Any,
-        data: Mapping[str, Tensor],
-        *,
-        observed: Mapping[str, Tensor] | None = None,
-        **further: Tensor,
-    ) -> Value:
-        """One value per datum, larger is better.
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """One value per datum, larger is better: `objective(pair, data, observed=masks, **further)`.
+
+        A subclass names the arguments that it takes.
 
         Args:
-            pair: the model.
-            data: tensors `(batch, *event_shape)` by variable name.
-            observed: boolean masks `(batch,)` of partly observed variables.
-            **further: what `constants` returned, and `kl_weight` in a warm-up: scalar tensors. A
-                call without them must work too.
+            *args: `pair`, the model; and `data`, tensors `(batch, *event_shape)` by variable name.
+            **named: `observed`, boolean masks `(batch,)` of partly observed variables, or `None`; what
+                `constants` returned, and `kl_weight` in a warm-up: scalar tensors. A call without
+                these must work too.
 
         Returns:
             Shape `(batch,)`; or that and a dict of scalar tensors, further metrics by name, whose
@@ -203,6 +194,10 @@ class Objective:
 
     # ------------------------------------------------------------------ after an epoch
 
-    def remarks(self, result: FitResult) -> Iterable[str]:
-        """What the user should know after an epoch: each is a warning, given once per run."""
+    def remarks(self, result: Any) -> Iterable[str]:
+        """What the user should know after an epoch: each is a warning, given once per run.
+
+        Args:
+            result: the `FitResult` so far, with curves and metrics.
+        """
         return ()

@@ -20,17 +20,13 @@ class FunctionObjective(Objective):
 
     def __init__(self, function: Callable[..., Value]) -> None:
         self.function = function
+        self.__qualname__ = getattr(function, "__qualname__", type(function).__qualname__)
         self.quantity = getattr(function, "quantity", "objective")
         self.warmup_epochs = getattr(function, "warmup_epochs", 0)
         self.num_particles = getattr(function, "num_particles", 1)
 
     def __repr__(self) -> str:
         return repr(self.function)
-
-    @property
-    def __qualname__(self) -> str:
-        """How messages call it."""
-        return str(getattr(self.function, "__qualname__", type(self.function).__qualname__))
 
     def __call__(
         self,

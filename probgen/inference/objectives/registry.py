@@ -51,7 +51,7 @@ def register_objective(name: str, factory: Callable[[], Objective] | None = None
 def resolved(objective: Any, pair: Any) -> Any:
     """For `"auto"` what the model names in its class attribute `objective`, by default `"elbo"`."""
     if isinstance(objective, str) and objective == "auto":
-        return getattr(pair, "objective", "elbo")
+        return getattr(type(pair), "objective", "elbo")
     return objective
 
 
