@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,6 @@ from probgen.inference.objectives.base import Objective, Player, Value
 from probgen.inference.objectives.collapse import signs_of_collapse
 from probgen.networks import NetworkFactory, as_widths
 from probgen.variables import Bernoulli
-
-if TYPE_CHECKING:
-    from probgen.inference.training.results import FitResult
 
 LEAKY_RELU = partial(nn.LeakyReLU, 0.2)
 LOSSES = ("non-saturating", "minimax")
@@ -179,7 +176,7 @@ class Adversarial(Objective):
 
     # ------------------------------------------------------------------ after an epoch
 
-    def remarks(self, result: FitResult) -> Iterable[str]:
+    def remarks(self, result: Any) -> Iterable[str]:
         """Whether the samples have lost their variety, or the critic has won, in words."""
         return signs_of_collapse(result.metrics)
 

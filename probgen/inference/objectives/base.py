@@ -13,7 +13,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from probgen.data.dataset import Dataset
-from probgen.pair import LatentVariableModel
+from probgen.implicit import check_pair
 
 Value = Tensor | tuple[Tensor, Mapping[str, Tensor]]
 """Values of shape `(batch,)`, alone or with further metrics by name, each a scalar tensor."""
@@ -180,8 +180,7 @@ class Objective:
         Raises:
             TypeError: by default where it is no pair of model and guide.
         """
-        if not isinstance(pair, LatentVariableModel):
-            raise TypeError(f"fit: expected a pair (pg.LatentVariableModel), got {pair!r}.")
+        check_pair(pair, "fit")
 
     def check_data(self, data: Dataset) -> None:
         """Refuse training data that the objective cannot use, with a ValueError."""
