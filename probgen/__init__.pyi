@@ -7,7 +7,10 @@ from .classifier.repeat import few_labels as few_labels
 from .conditionals import Conditional as Conditional
 from .data.dataset import Dataset as Dataset
 from .data.dataset import Splits as Splits
+from .data.field import Field as Field
 from .data.load import load as load
+from .data.sources import Source as Source
+from .data.sources import register_source as register_source
 from .declare import declare as declare
 from .formula import FormulaError as FormulaError
 from .inference.compute.capture import CaptureWarning as CaptureWarning
@@ -28,6 +31,7 @@ from .inference.scoring.scores import UnreliableEstimateWarning as UnreliableEst
 from .inference.scoring.table import table as table
 from .inference.training.fit import fit as fit
 from .inference.training.results import FitResult as FitResult
+from .models import register_model as register_model
 from .networks import MLP as MLP
 from .networks import ConvDecoder as ConvDecoder
 from .networks import ConvEncoder as ConvEncoder
@@ -39,7 +43,9 @@ from .storage.user_code import load_pair as load_pair
 from .variables import Bernoulli as Bernoulli
 from .variables import Categorical as Categorical
 from .variables import Normal as Normal
+from .variables import Poisson as Poisson
 from .variables import Variable as Variable
+from .variables import register_family as register_family
 
 __all__: list[str]
 __version__: str

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from probgen.basics.locking import one_at_a_time
 from probgen.basics.memory import enough_memory
 from probgen.networks import MLP, NetworkFactory, as_rows
-from probgen.variables import Normal, Variable
+from probgen.variables import Variable
 
 
 class Conditional(nn.Module):
@@ -105,10 +105,8 @@ class Conditional(nn.Module):
                 self.outputs = nn.Parameter(outputs)
             else:
                 self.register_buffer("outputs", outputs, persistent=False)
-        self.raw_scale: nn.Parameter | None = None
-        if isinstance(variable, Normal) and variable.scale in ("shared", "isotropic"):
-            shape = variable.event_shape if variable.scale == "shared" else ()
-            self.raw_scale = nn.Parameter(torch.zeros(shape))
+        shared = variable.shared_shape
+        self.raw_scale = None if shared is None else nn.Parameter(torch.zeros(shared))
         # Follows the module's dtype and device, also where the module has no parameter.
         self.register_buffer("anchor", torch.empty(0), persistent=False)
 

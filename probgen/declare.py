@@ -20,8 +20,8 @@ from probgen.conditionals import Conditional
 from probgen.formula import RESERVED, Factor, FormulaError, check_guide, parse, product, sort
 from probgen.networks import as_activation, as_widths
 from probgen.pair import LatentVariableModel, is_summable
-from probgen.pair_source import DEFAULT_NAME, as_plain, is_native, uses_mlp, write_source
-from probgen.variables import Variable
+from probgen.pair_source import DEFAULT_NAME, Declaration, write_source
+from probgen.variables import Variable, is_library_variable, plain_copy
 
 _classes: WeakValueDictionary[str, type[LatentVariableModel]] = WeakValueDictionary()
 """The class of each source, as long as one of its pairs is there."""
@@ -84,7 +84,10 @@ def declare(
     class_name = _as_class_name(name)
     # Names, numbers and variables go into source that runs: plain ones only, of no class that could
     # bring a text of its own.
-    variables = {str.__str__(name): as_plain(value) for name, value in variables.items()}
+    variables = {
+        str.__str__(name): plain_copy(value) if is_library_variable(value) else value
+        for name, value in variables.items()
+    }
     own = {name: variables.pop(name) for name in list(variables) if name[:2] in ("p_", "q_")}
     p_factors = sort(parse(p, "p"), p, "p")
     q_factors = sort(parse(q, "q"), q, "q")
@@ -94,17 +97,18 @@ def declare(
     _check_variables(p, q, p_factors, q_factors, variables)
     given = _own_conditionals(own, p_factors, q_factors, variables)
     _check_inferable(p, p_factors, q_factors, variables)
-    source = write_source(
-        p_factors,
-        q_factors,
-        hidden,
-        activation,
-        variables,
-        given,
-        local=local,
-        class_name=class_name,
+    pair = _build(
+        Declaration(
+            p_factors,
+            q_factors,
+            hidden,
+            activation,
+            variables,
+            given,
+            local=local,
+            class_name=class_name,
+        )
     )
-    pair = _build(source, p_factors, q_factors, hidden, activation, variables, given)
     if not local:
         _warn_of_uninformed(pair)
     vars(pair)["_declared"] = (p, q, hidden, activation, dict(variables), given)
@@ -156,19 +160,17 @@ class DeclaredModel(LatentVariableModel):
         return _restore, (self._source,), self.__dict__
 
 
-def _build(
-    source: str,
-    p: Sequence[Factor],
-    q: Sequence[Factor],
-    hidden: tuple[int, ...],
-    activation: Callable[[], nn.Module],
-    variables: Mapping[str, Variable],
-    given: Mapping[str, Any],
-) -> LatentVariableModel:
-    arguments: dict[str, Any] = {n: v for n, v in variables.items() if not is_native(v)}
-    if uses_mlp(p, q, given):
-        arguments |= {"hidden": hidden, "activation": activation}
-    pair = _compile(source)(**arguments, **given)
+def _build(declaration: Declaration) -> LatentVariableModel:
+    """Write the source, compile it, and make an instance of its class."""
+    arguments: dict[str, Any] = {
+        name: value
+        for name, value in declaration.variables.items()
+        if not is_library_variable(value)
+    }
+    if declaration.uses_mlp:
+        arguments |= {"hidden": declaration.hidden, "activation": declaration.activation}
+    source = write_source(declaration)
+    pair = _compile(source)(**arguments, **declaration.given)
     pair._source = source
     return cast(LatentVariableModel, pair)
 

@@ -282,7 +282,7 @@ class LatentVariableModel(nn.Module):
             if variable is not None:
                 described = f"{self.name} is {variable!r}"
                 check_shape(tensor, variable, name, owner, self.name)
-                check_support(tensor, variable.support, name, owner, described)
+                check_support(tensor, variable.support, name, owner, described, variable=variable)
             checked[name] = convert(tensor, variable, like.dtype)
         lacking = [name for name in self.input_names if name not in given]
         if lacking:
@@ -333,7 +333,7 @@ class LatentVariableModel(nn.Module):
 
 def _zeros(variable: Variable, like: Tensor) -> Tensor:
     """One datum of zeros."""
-    dtype = torch.long if hasattr(variable, "num_classes") else like.dtype
+    dtype = torch.long if variable.is_class else like.dtype
     return torch.zeros((1, *variable.event_shape), dtype=dtype, device=like.device)
 
 

@@ -1,130 +1,176 @@
-"""The Python source of a pair: factors and variables to text, and nothing of a user's own into it."""
+"""The Python source of a declared pair, from its factors and variables.
+
+Nothing of the user's gets into the source as text: what has no plain form is an argument of the
+generated class.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from probgen.conditionals import Conditional
 from probgen.formula import Factor, product
-from probgen.variables import Bernoulli, Categorical, Normal, Variable
+from probgen.variables import Variable, is_library_variable
 
 DEFAULT_NAME = "DeclaredPair"
 """What a declared pair is called that has no name of its own."""
 
 
-def write_source(
-    p: Sequence[Factor],
-    q: Sequence[Factor],
-    hidden: tuple[int, ...],
-    activation: Callable[[], nn.Module],
-    variables: Mapping[str, Variable],
-    given: Mapping[str, Any],
-    *,
-    local: bool = False,
-    class_name: str = DEFAULT_NAME,
-) -> str:
-    """The Python source of the pair; what cannot be written as text becomes an argument.
+@dataclass(frozen=True)
+class Declaration:
+    """What `declare` was given, after its checks.
 
-    `given` holds the user's own networks and whole conditionals by attribute.
+    Attributes:
+        p: factors of the model, each after its parents.
+        q: factors of the guide, each after its parents.
+        hidden: widths of the hidden layers of every MLP.
+        activation: class of the MLPs' nonlinearity.
+        variables: by name.
+        given: the user's own networks and whole conditionals, by attribute such as `p_x`.
+        local: latents that no data inform are meant.
+        class_name: of the generated class.
     """
-    arguments, body = [], []
-    for name, variable in variables.items():
-        if is_native(variable):
-            body.append(f"{name} = pg.{variable!r}")
-        else:
-            arguments.append(name)
-    for letter, factors in (("p", p), ("q", q)):
-        for factor in factors:
-            attribute = f"{letter}_{factor.name}"
-            mine = given.get(attribute)
-            if mine is not None:
-                arguments.append(attribute)
-            if isinstance(mine, Conditional):
-                body.append(f"self.{attribute} = {attribute}")
-                continue
-            variable_text = factor.name + (".inferred()" if letter == "q" else "")
-            if factor.parents:
-                parents = ", ".join(f'"{parent}": {parent}' for parent in factor.parents)
-                network = "hidden=hidden, activation=activation" if mine is None else attribute
-                body.append(f"self.{attribute} = pg.Conditional(")
-                body.append(f"    {variable_text}, {{{parents}}}, {network}")
-                body.append(")")
-            else:
-                learned = ", learned=True" if letter == "q" else ""
-                body.append(f"self.{attribute} = pg.Conditional({variable_text}{learned})")
-    if uses_mlp(p, q, given):
-        known = next((name for name, value in vars(nn).items() if value is activation), None)
-        if known is not None:
-            arguments += [f"hidden={hidden!r}", f"activation=torch.nn.{known}"]
-        else:
-            arguments += ["activation", f"hidden={hidden!r}"]
-    signature = "".join(f", {argument}" for argument in arguments)
 
-    names = [factor.name for factor in p]
-    names += [name for name in variables if name not in names]
-    parameters = ", ".join(f"{name}=None" for name in names)
-    plate = (
-        f'with pyro.plate("data", self.batch_size({", ".join(f"{n}={n}" for n in names)}), dim=-1):'
-    )
+    p: Sequence[Factor]
+    q: Sequence[Factor]
+    hidden: tuple[int, ...]
+    activation: Callable[[], nn.Module]
+    variables: Mapping[str, Variable]
+    given: Mapping[str, Any]
+    local: bool = False
+    class_name: str = DEFAULT_NAME
 
-    def call(letter: str, factor: Factor) -> str:
-        return f"self.{letter}_{factor.name}({', '.join(f'{a}={a}' for a in factor.parents)})"
+    def factors(self) -> Iterable[tuple[str, Factor]]:
+        """Each attribute, such as `p_x`, with its factor; the model's first."""
+        for letter, factors in (("p", self.p), ("q", self.q)):
+            for factor in factors:
+                yield f"{letter}_{factor.name}", factor
 
-    model = [f'{f.name} = pyro.sample("{f.name}", {call("p", f)}, obs={f.name})' for f in p]
-    guide: list[str] = []
-    for f in q:
-        guide.append(f"if {f.name} is None:")
-        guide.append(f'    {f.name} = pyro.sample("{f.name}", {call("q", f)})')
-    formulas = [
-        product(letter, {f.name: f.parents for f in fs}) for letter, fs in (("p", p), ("q", q))
-    ]
-    docstring = ", ".join(formula for formula in formulas if formula)
+    @property
+    def uses_mlp(self) -> bool:
+        """Whether some factor has parents and no network of the user's own."""
+        return any(factor.parents and name not in self.given for name, factor in self.factors())
+
+    @property
+    def names(self) -> list[str]:
+        """The arguments of `model` and `guide`: variables in the order of sampling, then inputs."""
+        names = [factor.name for factor in self.p]
+        return names + [name for name in self.variables if name not in names]
+
+
+def write_source(declaration: Declaration) -> str:
+    """The Python source of the pair."""
+    arguments = "".join(f", {argument}" for argument in _constructor_arguments(declaration))
+    parameters = ", ".join(f"{name}=None" for name in declaration.names)
     lines = [
-        "import pyro",
-        "import torch",
+        *("import pyro", "import torch", "", "import probgen as pg", "", ""),
+        f"class {declaration.class_name}(pg.LatentVariableModel):",
+        f'    """{_docstring(declaration)}"""',
         "",
-        "import probgen as pg",
-        "",
-        "",
-        f"class {class_name}(pg.LatentVariableModel):",
-        f'    """{docstring}"""',
-        "",
-        *(["    local = True  # latents that no data inform are meant", ""] if local else []),
-        f"    def __init__(self{signature}):",
+        *_local_attribute(declaration),
+        f"    def __init__(self{arguments}):",
         "        super().__init__()",
-        *(f"        {line}" for line in body),
+        *_indented(_constructor_body(declaration), 2),
         "",
         f"    def model(self, {parameters}):",
-        f"        {plate}",
-        *(f"            {line}" for line in model),
-        f"        return {{{', '.join(f'{chr(34)}{n}{chr(34)}: {n}' for n in names)}}}",
+        *_indented(_model_body(declaration), 2),
         "",
         f"    def guide(self, {parameters}):",
+        *_indented(_guide_body(declaration), 2),
     ]
-    if guide:
-        lines += [f"        {plate}", *(f"            {line}" for line in guide)]
-    else:
-        lines.append('        """Nothing is sampled: every variable is given or summed out."""')
     return "\n".join(lines) + "\n"
 
 
-def uses_mlp(p: Sequence[Factor], q: Sequence[Factor], given: Mapping[str, Any]) -> bool:
-    factors = [(f"p_{f.name}", f) for f in p] + [(f"q_{f.name}", f) for f in q]
-    return any(f.parents and attribute not in given for attribute, f in factors)
+def _docstring(declaration: Declaration) -> str:
+    formulas = [
+        product(letter, {factor.name: factor.parents for factor in factors})
+        for letter, factors in (("p", declaration.p), ("q", declaration.q))
+    ]
+    return ", ".join(formula for formula in formulas if formula)
 
 
-def is_native(variable: object) -> bool:
-    """Whether a variable can be written as text: one of the library's, not of a subclass."""
-    return type(variable) in (Normal, Bernoulli, Categorical)
+def _local_attribute(declaration: Declaration) -> list[str]:
+    if not declaration.local:
+        return []
+    return ["    local = True  # latents that no data inform are meant", ""]
 
 
-def as_plain(value: Any) -> Any:
-    """A variable of the library made anew, without what was set on it since; the rest as it is."""
-    if type(value) is Normal:
-        return Normal(value.event_shape, cast(Any, value.scale))
-    if type(value) is Categorical:
-        return Categorical(value.num_classes, value.event_shape)
-    return Bernoulli(value.event_shape) if type(value) is Bernoulli else value
+def _constructor_arguments(declaration: Declaration) -> list[str]:
+    """What has no plain form: variables and networks of the user's own, an unknown activation."""
+    arguments = [n for n, v in declaration.variables.items() if not is_library_variable(v)]
+    arguments += [
+        attribute for attribute, _ in declaration.factors() if attribute in declaration.given
+    ]
+    if not declaration.uses_mlp:
+        return arguments
+    hidden = f"hidden={declaration.hidden!r}"
+    known = [name for name, value in vars(nn).items() if value is declaration.activation]
+    if known:
+        return [*arguments, hidden, f"activation=torch.nn.{known[0]}"]
+    return [*arguments, "activation", hidden]
+
+
+def _constructor_body(declaration: Declaration) -> list[str]:
+    """The variables, then one conditional for each factor."""
+    library = {n: v for n, v in declaration.variables.items() if is_library_variable(v)}
+    lines = [f"{name} = pg.{variable!r}" for name, variable in library.items()]
+    for attribute, factor in declaration.factors():
+        lines += _conditional(attribute, factor, declaration.given.get(attribute))
+    return lines
+
+
+def _conditional(attribute: str, factor: Factor, given: Any) -> list[str]:
+    """The lines that make the conditional of a factor, with the user's own network if there is one."""
+    if isinstance(given, Conditional):
+        return [f"self.{attribute} = {attribute}"]
+    in_guide = attribute.startswith("q_")
+    variable = f"{factor.name}.inferred()" if in_guide else factor.name
+    if not factor.parents:
+        learned = ", learned=True" if in_guide else ""
+        return [f"self.{attribute} = pg.Conditional({variable}{learned})"]
+    parents = ", ".join(f'"{parent}": {parent}' for parent in factor.parents)
+    network = "hidden=hidden, activation=activation" if given is None else attribute
+    return [
+        f"self.{attribute} = pg.Conditional(",
+        f"    {variable}, {{{parents}}}, {network}",
+        ")",
+    ]
+
+
+def _model_body(declaration: Declaration) -> list[str]:
+    """One sample statement for each factor inside the plate, and the values by name."""
+    samples = [
+        f'{factor.name} = pyro.sample("{factor.name}", {_call("p", factor)}, obs={factor.name})'
+        for factor in declaration.p
+    ]
+    values = ", ".join(f'"{name}": {name}' for name in declaration.names)
+    return [_plate(declaration), *_indented(samples, 1), f"return {{{values}}}"]
+
+
+def _guide_body(declaration: Declaration) -> list[str]:
+    """One sample statement for each factor whose variable is not given."""
+    if not declaration.q:
+        return ['"""Nothing is sampled: every variable is given or summed out."""']
+    lines = []
+    for factor in declaration.q:
+        lines.append(f"if {factor.name} is None:")
+        lines.append(f'    {factor.name} = pyro.sample("{factor.name}", {_call("q", factor)})')
+    return [_plate(declaration), *_indented(lines, 1)]
+
+
+def _plate(declaration: Declaration) -> str:
+    values = ", ".join(f"{name}={name}" for name in declaration.names)
+    return f'with pyro.plate("data", self.batch_size({values}), dim=-1):'
+
+
+def _call(letter: str, factor: Factor) -> str:
+    """The distribution of a factor given its parents: `self.p_x(y=y, z=z)`."""
+    return f"self.{letter}_{factor.name}({', '.join(f'{name}={name}' for name in factor.parents)})"
+
+
+def _indented(lines: Iterable[str], levels: int) -> list[str]:
+    return [f"{'    ' * levels}{line}" for line in lines]

@@ -21,7 +21,7 @@ from torch import nn
 
 import probgen as pg
 from probgen.formula import FormulaError, parse
-from probgen.storage.pair_json import build, recipe_of
+from probgen.storage.pair_json import pair_from_json, pair_to_json
 from tests.pairs import HIDDEN, binary
 
 VARIABLES: dict[str, Any] = {"y": pg.Categorical(3), "z": pg.Normal(2), "x": pg.Bernoulli(6)}
@@ -271,7 +271,7 @@ def _set(variable: pg.Variable, **attributes: Any) -> pg.Variable:
         {"z": pg.Normal(2, scale=HostileFloat(0.5))},
         {"z": pg.Normal(2, scale=HostileText("shared"))},  # type: ignore[arg-type]
         {"z": HostileNormal(2)},
-        {"z": _set(pg.Normal(2), _arguments=lambda: CODE)},
+        {"z": _set(pg.Normal(2), arguments=lambda: {"event_shape": CODE})},
         {"z": _set(pg.Normal(2), event_shape=(HostileInt(2),))},
         {"z": _set(pg.Normal(2), scale=HostileText("shared"))},
         {"y": pg.Categorical(HostileInt(3))},
@@ -375,14 +375,14 @@ def test_names_leave_the_numbers_alone() -> None:
 
 def test_recipes_without_a_name_are_what_they_were() -> None:
     """So that a run directory of before loads, and can be gone on with."""
-    recipe = recipe_of(mixture())
+    recipe = pair_to_json(mixture())
     assert "name" not in recipe and "local" not in recipe
-    assert build(recipe).name == "DeclaredPair"
-    named = recipe_of(mixture(name="M2"))
-    assert named == {**recipe, "name": "M2"} and build(named).name == "M2"
+    assert pair_from_json(recipe).name == "DeclaredPair"
+    named = pair_to_json(mixture(name="M2"))
+    assert named == {**recipe, "name": "M2"} and pair_from_json(named).name == "M2"
     for bad in (3, "a b", "import", ["M2"]):
         with pytest.raises(ValueError, match="name"):
-            build({**recipe, "name": bad})
+            pair_from_json({**recipe, "name": bad})
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import probgen as pg
 from probgen.cli.parsing import make_pair
 from probgen.formula import FormulaError
 from probgen.storage.files import read_record, write_record
-from probgen.storage.pair_json import read_variable
+from probgen.variables import read_variable
 from tests.fitting import QUICK, structured
 
 QUIET: Any = {

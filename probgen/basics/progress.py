@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from probgen.basics.launcher import is_first
 from probgen.basics.text import printable
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Progress:
         self, title: str, total: int, show: bool = True, console: Console | None = None
     ) -> None:
         # Names of models may come from anybody's files.
-        self.title, self.total, self.show = printable(title, lines=False), total, show
+        self.title, self.total = printable(title, lines=False), total
+        self.show = show and is_first()
         self._console = console
         self._bar: Any = None
         self._last = time.monotonic()

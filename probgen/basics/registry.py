@@ -67,7 +67,11 @@ class Registry:
 
     def names(self) -> tuple[str, ...]:
         """All names, those of the library first, each part in alphabetical order."""
-        return (*sorted(self._library()), *sorted(self._registered))
+        return (*sorted(self._library()), *self.registered_names())
+
+    def registered_names(self) -> tuple[str, ...]:
+        """The names that were registered in this process."""
+        return tuple(sorted(self._registered))
 
     def __contains__(self, name: object) -> bool:
         return name in self._registered or name in self._library()

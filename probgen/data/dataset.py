@@ -343,6 +343,12 @@ class Splits:
         validation: what decides when to stop.
         test: what is scored.
         source: the arguments with which `pg.load` makes the same splits again, if it made them.
+
+    Example:
+        >>> import probgen as pg, torch
+        >>> splits = pg.Splits(pg.Dataset({"x": torch.zeros(3, 2)}))
+        >>> list(splits.parts), splits.test
+        (['train'], None)
     """
 
     train: Dataset
@@ -355,6 +361,25 @@ class Splits:
         """The parts that there are, by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}
+
+    def corrupted(
+        self, how: HowCorrupted, level: float, name: str = "x", *, into: str = "x_in", seed: int = 0
+    ) -> Splits:
+        """`Dataset.corrupted` for each part: training data anew in every batch, others by one stored draw.
+
+        Args:
+            how: see `Dataset.corrupted`.
+            level: likewise.
+            name: likewise.
+            into: likewise.
+            seed: of the stored draws; the parts have noise of their own.
+        """
+        parts = {n: part.corrupted(how, level, name, into=into) for n, part in self.parts.items()}
+        for index, other in enumerate(("validation", "test"), 1):
+            if other in parts:
+                draw = parts[other].only(into).stored(seed=1000 * seed + index)
+                parts[other] = parts[other].with_fields(**draw.fields)
+        return Splits(parts["train"], parts.get("validation"), parts.get("test"))
 
     def __repr__(self) -> str:
         rows = [f"  {label:<10}  {part!r}" for label, part in self.parts.items()]

@@ -42,6 +42,8 @@ def check_support(
     owner: str,
     described: str,
     mask: Tensor | None = None,
+    *,
+    variable: Variable | None = None,
 ) -> None:
     """All values finite and within a distribution's support, rows outside the mask aside.
 
@@ -52,6 +54,7 @@ def check_support(
         owner: the function that messages name.
         described: what the variable is, as in `VAE is Bernoulli(784)`.
         mask: shape `(data,)`; rows where it is false are not looked at.
+        variable: the variable, which may have words of its own for what it takes.
 
     Raises:
         ValueError: names how many data are wrong, the first of them, and the way out.
@@ -62,7 +65,7 @@ def check_support(
     if rows is None:
         return
     seen = _real(value if mask is None else value[mask])
-    expected, hint = _expected(support, name)
+    expected, hint = (variable and variable.support_in_words(name)) or _expected(support, name)
     raise ValueError(
         f"{owner}: {name} has values outside its support (min {seen.min():.4g}, max "
         f"{seen.max():.4g}; first in row {int(rows.nonzero()[0])}), but {name} in {described}, which "
@@ -175,7 +178,7 @@ def warn_coarse(value: Tensor, name: str, owner: str) -> None:
 
 def is_class(variable: Variable | None) -> bool:
     """Whether values of a variable index classes, and so are integers."""
-    return variable is not None and hasattr(variable, "num_classes")
+    return variable is not None and variable.is_class
 
 
 def is_binary(variable: Variable) -> bool:

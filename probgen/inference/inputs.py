@@ -23,6 +23,7 @@ from probgen.data.support import (
     is_class,
     warn_coarse,
 )
+from probgen.inference.compute.devices import as_device, placed
 from probgen.inference.informed import check_informed
 from probgen.inference.traces import PairTrace, Site, trace_pair
 from probgen.pair import LatentVariableModel, is_summable
@@ -102,7 +103,7 @@ def prepare(
         support = variables[name].support if name in variables else site and site["fn"].support
         family = repr(variables[name]) if name in variables else f"supported on {support}"
         value, mask = _check_values(
-            dataset, name, value, support, f"{pair.name} is {family}", owner
+            dataset, name, value, support, f"{pair.name} is {family}", owner, variables.get(name)
         )
         if not is_class(variables.get(name)):
             check_range(value, dtype, name, owner, mask)
@@ -115,6 +116,16 @@ def prepare(
             warn_coarse(value, name, owner)
     converted = {name: convert(v, variables.get(name), dtype) for name, v in values.items()}
     return dataset.with_fields(**{n: fields[n].with_values(v) for n, v in converted.items()})
+
+
+def place_and_prepare(
+    pair: LatentVariableModel, data: Any, owner: str, device: str | torch.device
+) -> tuple[LatentVariableModel, Dataset]:
+    """The pair and the data on a device, in the precision of the pair."""
+    target = as_device(device)
+    dtype = next((p.dtype for p in pair.parameters()), torch.get_default_dtype())
+    on_device = placed(pair, target, dtype)
+    return on_device, prepare(on_device, data, owner=owner, device=target, dtype=dtype)
 
 
 def check_other_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> None:
@@ -134,11 +145,17 @@ def check_other_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> 
             value, variable = data[name], variables[name]
             about, described = f"{owner}, {part} data", f"{pair.name} is {variable!r}"
             check_shape(value, variable, name, about, pair.name)
-            _check_values(data, name, value, variable.support, described, about)
+            _check_values(data, name, value, variable.support, described, about, variable)
 
 
 def _check_values(
-    data: Dataset, name: str, value: Tensor, support: Any, described: str, owner: str
+    data: Dataset,
+    name: str,
+    value: Tensor,
+    support: Any,
+    described: str,
+    owner: str,
+    variable: Variable | None,
 ) -> tuple[Tensor, Tensor | None]:
     """All values of a variable against its support; what a step sees of them, and their mask.
 
@@ -152,7 +169,7 @@ def _check_values(
     if support is None:
         check_finite(value, name, owner, mask)
     else:
-        check_support(value, support, name, owner, described, mask)
+        check_support(value, support, name, owner, described, mask, variable=variable)
     return value, mask
 
 

@@ -1,11 +1,67 @@
-"""Models: one explicit pair a file."""
+"""Models, one file each: adding the file is all.
 
-from probgen.models.adgm import ADGM
-from probgen.models.cvae import CVAE
-from probgen.models.factor_analysis import FactorAnalysis
-from probgen.models.m1m2 import M1M2
-from probgen.models.m2 import M2
-from probgen.models.ppca import PPCA
-from probgen.models.vae import VAE
+A file that defines a public subclass of `LatentVariableModel` or `ImplicitModel` is a model:
+`pg.models.X`, a name on the command line (the file's, or what the class says by `registered_name`),
+in its help, and in run directories. Importing this package imports no model and no PyTorch.
+"""
 
-__all__ = ["ADGM", "CVAE", "M1M2", "M2", "PPCA", "VAE", "FactorAnalysis"]
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from probgen.basics.registry import Registry
+
+MODELS = Registry("model", "probgen.models", bases=["LatentVariableModel", "ImplicitModel"])
+"""The models by their names on the command line."""
+
+Model = TypeVar("Model", bound=type)
+
+
+def register_model(model: Model) -> Model:
+    """Make a model of your own known by name, for this process; also as a decorator.
+
+    A run directory of the model can then be loaded without giving the pair. A process that loads it
+    must register the model first: nothing is imported by a name that a folder holds.
+
+    Args:
+        model: a subclass of `pg.LatentVariableModel`. Its name is the class's in lower case, or
+            what the class says by `registered_name = "..."`. Its arguments are variables, numbers,
+            texts, library networks and lists of these, so that a run directory can hold them.
+
+    Returns:
+        The class, unchanged.
+
+    Raises:
+        TypeError: it is not a subclass of `pg.LatentVariableModel`.
+        ValueError: the name is taken.
+
+    Example:
+        >>> import probgen as pg
+        >>> @pg.register_model
+        ... class WideVAE(pg.models.VAE):
+        ...     '''A VAE with one hidden layer of 2,000 units.'''
+        ...     def __init__(self, x, z):
+        ...         super().__init__(x, z, hidden=(2000,))
+        >>> pg.models.MODELS.get("widevae").__name__
+        'WideVAE'
+    """
+    from probgen.pair import LatentVariableModel
+
+    if not isinstance(model, type) or not issubclass(model, LatentVariableModel):
+        raise TypeError(
+            f"register_model: expected a subclass of pg.LatentVariableModel, got {model!r}."
+        )
+    MODELS.register(vars(model).get("registered_name", model.__name__.lower()), model)
+    return model
+
+
+def __getattr__(name: str) -> Any:
+    if name in (known := MODELS.attributes()):
+        return MODELS.get(known[name])
+    if name == "__all__":
+        return sorted(known)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *MODELS.attributes()})

@@ -28,7 +28,9 @@ def rows_for(pair: Any, x: Any, owner: str) -> Tensor:
     variable, num_latents = pair.p_x.variable, pair.loadings.shape[1]
     x = as_tensor(x, "x", owner).to(pair.mean.device)
     check_shape(x, variable, "x", owner, pair.name)
-    check_support(x, variable.support, "x", owner, f"{pair.name} is {variable!r}")
+    check_support(
+        x, variable.support, "x", owner, f"{pair.name} is {variable!r}", variable=variable
+    )
     flat = x.reshape(len(x), -1).to(torch.float64)
     if num_latents >= flat.shape[1]:
         raise ValueError(

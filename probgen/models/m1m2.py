@@ -58,6 +58,8 @@ class M1M2(LatentVariableModel):
         torch.Size([2, 784])
     """
 
+    registered_name = "m1+m2"
+
     def __init__(
         self,
         x: Variable,

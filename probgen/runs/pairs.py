@@ -19,7 +19,7 @@ from torch import Tensor
 from probgen.inference.training.recorder import CONFIG, check_shapes
 from probgen.pair import LatentVariableModel
 from probgen.storage.files import RunError, read_file
-from probgen.storage.pair_json import build, recipe_of
+from probgen.storage.pair_json import pair_from_json, pair_to_json
 from probgen.storage.user_code import build_from_file
 
 LARGEST_CODE = 2**22
@@ -108,7 +108,7 @@ def built_pair(
         RunError: it cannot be built, or is another than the one in hand.
     """
     if pair is not None:
-        _compare(folder, recipe, recipe_of(pair))
+        _compare(folder, recipe, pair_to_json(pair))
         return pair
     if recipe["kind"] == "own":
         raise UntrustedCodeError(
@@ -120,7 +120,7 @@ def built_pair(
     if code is None:
         try:
             _check_fits(recipe, weights, file)
-            return build(recipe)
+            return pair_from_json(recipe)
         except RunError:
             raise
         except (MemoryError, RuntimeError, ValueError) as error:
@@ -141,7 +141,7 @@ def built_pair(
 def _check_fits(recipe: Mapping[str, Any], weights: Mapping[str, Tensor], file: Path) -> None:
     """Before memory is taken: the pair without storage has the shapes of the weights that are there."""
     with torch.device("meta"):
-        shell = build(recipe)
+        shell = pair_from_json(recipe)
     check_shapes(shell, weights, file)
     stored = sum(tensor.numel() for tensor in weights.values())
     needed = sum(tensor.numel() for tensor in (*shell.parameters(), *shell.buffers()))

@@ -18,7 +18,8 @@ from probgen.basics.locking import one_at_a_time
 from probgen.basics.text import printable
 from probgen.data.dataset import Dataset, Splits
 from probgen.data.fingerprint import fingerprint
-from probgen.data.load import NAMES, load, load_whole
+from probgen.data.load import load, load_whole
+from probgen.data.sources import SOURCES
 from probgen.inference.compute.devices import as_dtype
 from probgen.inference.inputs import known_part
 from probgen.inference.scoring.scores import Score
@@ -155,7 +156,7 @@ class Run:
         source = self.config["data"]["source"]
         if source is not None and name == source["name"]:
             return self.load_data()
-        if name in NAMES:
+        if name in SOURCES:
             raise RunError(
                 f"{self.path} was trained on {self.data['train']['name']}, prepared in its own way, which "
                 f"says nothing about {name}. Save what is to be scored as a file."

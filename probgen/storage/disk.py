@@ -13,6 +13,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from probgen.basics.launcher import is_first
+
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for who writes into it
@@ -109,6 +111,10 @@ def write_atomically(
         OSError: it cannot be written: no permission, no folder, a full disk; the old file is
             whole.
     """
+    if (
+        not is_first()
+    ):  # of several processes under a launcher, which all come here with the same content
+        return
     name = f".{path.name}.{secrets.token_hex(8)}.part"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY
     try:
@@ -151,6 +157,8 @@ def make_folder(path: Path, within: Path | None = None) -> None:
         RunError: it lies `within` a run directory and is a link.
         OSError: it cannot be made, or is a file.
     """
+    if not is_first():
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
         folder = _open_folder(path, within)

@@ -1,222 +1,200 @@
-"""Recipes: how a pair is built again in another process, as plain JSON and never as a pickle.
+"""How a pair is built again in another process: a description in plain JSON, never a pickle.
 
-A recipe holds formulas, the names of library classes and numbers. Building one runs the library's
-own code only; the one exception, a user's Python file, says so.
+A description holds formulas, names of library classes, and numbers. Building a pair from it runs
+the library's own code and classes that the user registered in this process; the one exception, a
+user's Python file, is of a kind of its own and is not built here.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from probgen import models
 from probgen.basics.randomness import fixed_seed
 from probgen.conditionals import Conditional
 from probgen.declare import DeclaredModel, declare
+from probgen.models import MODELS
 from probgen.networks import MLP, ConvDecoder, ConvEncoder
 from probgen.pair import LatentVariableModel
 from probgen.pair_source import DEFAULT_NAME
-from probgen.variables import Bernoulli, Categorical, Normal, Variable
+from probgen.variables import Variable, read_variable, variable_text
 
-Recipe = dict[str, Any]
+Description = dict[str, Any]
 
-FAMILIES = ("normal", "bernoulli", "categorical")
 NETWORKS: dict[str, type[nn.Module]] = {c.__name__: c for c in (MLP, ConvEncoder, ConvDecoder)}
 ACTIVATIONS: tuple[str, ...] = tuple(torch.nn.modules.activation.__all__)
 
-
 MOST_ENTRIES, MOST_LETTERS, MOST_DEPTH = 100, 10_000, 10
-"""How large the lists and dicts of a recipe, its texts and its nesting may be: it may come from
+"""How large the lists and dicts of a description, its texts and its nesting may be: it may come from
 anybody, and what it describes is built."""
 
 
 class _NotPlainError(Exception):
-    """Something that has no plain form: a network or a family of the user's own."""
-
-
-# ---------------------------------------------------------------- variables as text
-
-
-def variable_text(variable: Variable) -> str:
-    """A library variable as text: `normal:8`, `normal:1x28x28:shared`, `categorical:10`."""
-    shape = "x".join(map(str, variable.event_shape)) or "scalar"
-    if type(variable) is Normal:
-        return f"normal:{shape}" + (f":{variable.scale}" if variable.scale != "network" else "")
-    if type(variable) is Bernoulli:
-        return f"bernoulli:{shape}"
-    if type(variable) is Categorical:
-        return f"categorical:{variable.num_classes}" + (f":{shape}" if variable.event_shape else "")
-    raise _NotPlainError
-
-
-def read_variable(text: str, example: torch.Tensor | None = None) -> Variable:
-    """The variable that a text describes.
-
-    Args:
-        text: `normal:8`, `normal:1x28x28:shared`, `normal:8:0.1`, `bernoulli:784`,
-            `bernoulli:scalar`, `categorical:10`. With data at hand the shape, or the number of
-            classes, may be left out or empty: `normal`, `normal::shared`.
-        example: data of the variable, `(data, *event_shape)`.
-
-    Raises:
-        ValueError: an unknown family, or what follows it cannot be read.
-
-    Example:
-        >>> read_variable("normal:1x28x28:shared")
-        Normal((1, 28, 28), scale='shared')
-    """
-    if not isinstance(text, str):
-        raise ValueError(f"A variable is text such as normal:8, got {text!r}.")
-    family, *rest = text.strip().split(":")
-    family = family.lower()
-    if family not in FAMILIES:
-        raise ValueError(
-            f"{text!r} is no variable: unknown family {family!r}, known are {', '.join(FAMILIES)}. "
-            "Write family:shape, such as normal:8, bernoulli:1x28x28 or categorical:10."
-        )
-    if len(rest) > (1 if family == "bernoulli" else 2):
-        raise ValueError(f"{text!r} is no variable: {rest[-1]!r} is one part too many.")
-    first, second = [*rest, "", ""][:2]
-    if family == "categorical":
-        if not first and example is None:
-            raise ValueError(f"{text!r} needs its number of classes, such as categorical:10.")
-        classes = _number(first, text) if first or example is None else int(example.max()) + 1
-        return Categorical(classes, _shape(second, text) if second else ())
-    if not first and example is None:
-        raise ValueError(f"{text!r} needs its shape, such as {family}:8 or {family}:1x28x28.")
-    shape = _shape(first, text) if first or example is None else tuple(example.shape[1:])
-    if family == "bernoulli":
-        return Bernoulli(shape)
-    scale: Any = second or "network"
-    if scale not in ("network", "shared", "isotropic"):
-        try:
-            scale = float(scale)
-        except ValueError:
-            raise ValueError(
-                f"{text!r}: the scale {scale!r} is neither network, shared, isotropic nor a number."
-            ) from None
-        if not 0 < scale < math.inf:
-            raise ValueError(f"{text!r}: a fixed scale must be finite and above 0.")
-    return Normal(shape, scale)
-
-
-def _shape(text: str, whole: str) -> tuple[int, ...]:
-    if text == "scalar":
-        return ()
-    return tuple(_number(part, whole) for part in text.split("x"))
-
-
-def _number(text: str, whole: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 0 < int(text[:12]) < 10**9:
-        raise ValueError(
-            f"{whole!r}: {text!r} is no size; sizes are whole numbers from 1, joined by x."
-        )
-    return int(text)
+    """A value that has no form in JSON, such as a network of the user's own."""
 
 
 # ---------------------------------------------------------------- from a pair
 
 
-def recipe_of(pair: LatentVariableModel) -> Recipe:
-    """How to build a pair again; `{"kind": "own"}` where only its author can."""
-    own = own_recipe(pair)
-    held = vars(pair)
-    if "_file" in held:
-        return dict(held["_file"])
+def pair_to_json(pair: LatentVariableModel) -> Description:
+    """The description of a pair, from which `pair_from_json` builds it with random weights.
+
+    Returns:
+        A dict with the key `"kind"`: `"declared"` by a formula; `"library"`, a class of
+        `pg.models`; `"registered"`, a class given to `pg.register_model`; `"file"`, a user's
+        Python file; or `"own"` where only the author's code can build the pair.
+    """
+    attributes = vars(pair)
+    if "_file" in attributes:
+        return dict(attributes["_file"])
     try:
         if isinstance(pair, DeclaredModel):
-            p, q, hidden, activation, variables, given = held["_declared"]
-            recipe = {
-                "kind": "declared",
-                "p": p,
-                "q": q,
-                "variables": {name: variable_text(v) for name, v in variables.items()},
-                "hidden": list(hidden),
-                "activation": _plain(activation),
-                "own": {name: _plain(value) for name, value in given.items()},
-            }
-            # Only where they are set, so that a run directory of before compares equal.
-            own_name = {} if pair.name == DEFAULT_NAME else {"name": pair.name}
-            return recipe | ({"local": True} if pair.local else {}) | own_name
-        if type(pair) is getattr(models, type(pair).__name__, None):
-            args, named = held["_arguments"]
-            bound = inspect.signature(type(pair)).bind(*args, **named)
-            arguments = {name: _plain(value) for name, value in bound.arguments.items()}
-            return {"kind": "library", "class": type(pair).__name__, "arguments": arguments}
+            return _declared_to_json(pair)
+        return _instance_to_json(pair)
     except _NotPlainError:
-        pass
-    return own
+        return describe_own_code(pair)
 
 
-def own_recipe(pair: LatentVariableModel) -> Recipe:
-    """Of a pair that only its author can build: its class and its parts, to compare another with."""
+def describe_own_code(pair: LatentVariableModel) -> Description:
+    """A description that cannot be built, only compared: the class and the parts of the pair."""
     name = f"{type(pair).__module__}.{type(pair).__qualname__}"
     return {"kind": "own", "class": name, "parts": nn.Module.__repr__(pair)}
 
 
-def _plain(value: Any) -> Any:
+def _declared_to_json(pair: DeclaredModel) -> Description:
+    p, q, hidden, activation, variables, given = vars(pair)["_declared"]
+    description = {
+        "kind": "declared",
+        "p": p,
+        "q": q,
+        "variables": {name: _variable_to_json(v) for name, v in variables.items()},
+        "hidden": list(hidden),
+        "activation": _value_to_json(activation),
+        "own": {name: _value_to_json(value) for name, value in given.items()},
+    }
+    # Only where they are set, so that the description equals that of older run directories.
+    if pair.local:
+        description["local"] = True
+    if pair.name != DEFAULT_NAME:
+        description["name"] = pair.name
+    return description
+
+
+def _instance_to_json(pair: LatentVariableModel) -> Description:
+    """Of an instance of a class that is known by name."""
+    cls = type(pair)
+    name = MODELS.name_of(cls)
+    if name is None:
+        raise _NotPlainError
+    args, named = vars(pair)["_arguments"]
+    bound = inspect.signature(cls).bind(*args, **named)
+    arguments = {name: _value_to_json(value) for name, value in bound.arguments.items()}
+    if MODELS.library_name_of(cls) is not None:
+        return {"kind": "library", "class": cls.__name__, "arguments": arguments}
+    place = f"{cls.__module__}.{cls.__qualname__}"
+    return {"kind": "registered", "name": name, "class": place, "arguments": arguments}
+
+
+def _variable_to_json(variable: Variable) -> str:
+    text = variable_text(variable)
+    if text is None:
+        raise _NotPlainError
+    return text
+
+
+def _value_to_json(value: Any) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, Variable):
-        return {"variable": variable_text(value)}
+        return {"variable": _variable_to_json(value)}
     if isinstance(value, (tuple, list)):
-        return [_plain(part) for part in value]
+        return [_value_to_json(part) for part in value]
     name = getattr(value, "__name__", "")
     if name in ACTIVATIONS and getattr(nn, name) is value:
         return {"activation": name}
     if NETWORKS.get(name) is value:
         return {"network": name, "settings": {}}
     if isinstance(value, functools.partial) and not value.args:
-        settings = {key: _plain(part) for key, part in value.keywords.items()}
+        settings = {key: _value_to_json(part) for key, part in value.keywords.items()}
         name = getattr(value.func, "__name__", "")
         if NETWORKS.get(name) is value.func:
             return {"network": name, "settings": settings}
     if type(value) is Conditional and not value.parents:
-        return {"conditional": variable_text(value.variable), "learned": value.learned}
+        return {"conditional": _variable_to_json(value.variable), "learned": value.learned}
     raise _NotPlainError
 
 
 # ---------------------------------------------------------------- to a pair
 
 
-def build(recipe: Mapping[str, Any]) -> LatentVariableModel:
-    """Build a pair from a declared or library recipe; its weights are random.
+def pair_from_json(description: Mapping[str, Any]) -> LatentVariableModel:
+    """Build the pair that a description describes; its weights are random.
 
     The global random state stays as it was.
 
     Raises:
-        ValueError: the recipe is of no known kind, too large, or names something that does not
-            exist.
+        ValueError: the description is of no kind that can be built, too large, or names something
+            that does not exist or is not registered in this process.
     """
+    builders = {
+        "declared": _declared_from_json,
+        "library": _library_instance_from_json,
+        "registered": _registered_instance_from_json,
+    }
     try:
-        _check_size(recipe)
-        with fixed_seed(0, torch.device("cpu")):
-            if recipe["kind"] == "declared":
-                own = {name: _made(value) for name, value in recipe["own"].items()}
-                variables = {n: read_variable(text) for n, text in recipe["variables"].items()}
-                return declare(
-                    recipe["p"],
-                    recipe["q"],
-                    hidden=recipe["hidden"],
-                    activation=_made(recipe["activation"]),
-                    local=recipe.get("local", False),
-                    name=recipe.get("name"),
-                    **variables,
-                    **own,
-                )
-            if recipe["kind"] == "library" and recipe["class"] in models.__all__:
-                arguments = {name: _made(value) for name, value in recipe["arguments"].items()}
-                pair: LatentVariableModel = getattr(models, recipe["class"])(**arguments)
-                return pair
+        _check_size(description)
+        builder = builders.get(description["kind"])
+        if builder is not None:
+            with fixed_seed(0, torch.device("cpu")):
+                return builder(description)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"The recipe of the model cannot be followed: {error}") from error
-    raise ValueError(f"The recipe of the model is of an unknown kind: {recipe.get('kind')!r}.")
+        raise ValueError(f"The model cannot be built from its description: {error}") from error
+    kind = description.get("kind")
+    raise ValueError(f"The description of the model is of an unknown kind: {kind!r}.")
+
+
+def _declared_from_json(description: Mapping[str, Any]) -> LatentVariableModel:
+    given = {name: _value_from_json(value) for name, value in description["own"].items()}
+    variables = {name: read_variable(text) for name, text in description["variables"].items()}
+    return declare(
+        description["p"],
+        description["q"],
+        hidden=description["hidden"],
+        activation=_value_from_json(description["activation"]),
+        local=description.get("local", False),
+        name=description.get("name"),
+        **variables,
+        **given,
+    )
+
+
+def _library_instance_from_json(description: Mapping[str, Any]) -> LatentVariableModel:
+    names = MODELS.attributes()
+    if description["class"] not in names:
+        raise ValueError(f"there is no model {description['class']!r} in pg.models")
+    return _instance(MODELS.get(names[description["class"]]), description)
+
+
+def _registered_instance_from_json(description: Mapping[str, Any]) -> LatentVariableModel:
+    name, place = description["name"], description["class"]
+    if name not in MODELS.registered_names():
+        raise ValueError(
+            f"it is {place}, a model of your own that is not registered in this process; import the "
+            "module that defines it, which calls pg.register_model, and load the run again"
+        )
+    return _instance(MODELS.get(name), description)
+
+
+def _instance(cls: Any, description: Mapping[str, Any]) -> LatentVariableModel:
+    pair: LatentVariableModel = cls(
+        **{name: _value_from_json(value) for name, value in description["arguments"].items()}
+    )
+    return pair
 
 
 def _check_size(part: Any, depth: int = 0) -> None:
@@ -233,9 +211,9 @@ def _check_size(part: Any, depth: int = 0) -> None:
             _check_size(value, depth + 1)
 
 
-def _made(value: Any) -> Any:
+def _value_from_json(value: Any) -> Any:
     if isinstance(value, list):
-        return tuple(_made(part) for part in value)
+        return tuple(_value_from_json(part) for part in value)
     if not isinstance(value, dict):
         return value
     if "variable" in value:
@@ -246,5 +224,5 @@ def _made(value: Any) -> Any:
         if value["activation"] not in ACTIVATIONS:
             raise ValueError(f"unknown activation {value['activation']!r}")
         return getattr(nn, value["activation"])
-    settings = {name: _made(part) for name, part in value["settings"].items()}
+    settings = {name: _value_from_json(part) for name, part in value["settings"].items()}
     return functools.partial(NETWORKS[value["network"]], **settings)

@@ -325,7 +325,7 @@ def _hostile(
         arguments[name] = _numbers(generator)
     elif way == 10:
         variable = arguments[name]
-        changes = [{"_arguments": _Texts().__repr__}, {"event_shape": (HostileInt(2),)},
+        changes = [{"arguments": _Texts().__repr__}, {"event_shape": (HostileInt(2),)},
                    {"scale": HostileText("shared")}, {"num_classes": HostileInt(2)},
                    {"event_shape": code}, {"scale": code}]  # fmt: skip
         vars(variable).update(generator.choice(changes))

@@ -261,10 +261,11 @@ QUICK: Any = {"num_epochs": 1, "progress": False, "device": "cpu"}
 
 PLAIN = {
     # what runs no pair
-    "Bernoulli", "Categorical", "Normal", "Variable", "Conditional", "MLP", "ConvDecoder",
+    "Bernoulli", "Categorical", "Normal", "Poisson", "Variable", "Conditional", "MLP", "ConvDecoder",
     "ConvEncoder", "Dataset", "Splits", "FitResult", "FewLabels", "FormulaError", "RunError", "Run",
     "Score", "CaptureWarning", "UnreliableEstimateWarning", "PrecisionWarning", "calibration_error", "table", "load",
-    "declare", "load_pair", "models", "plots", "plots.confusion", "plots.errors", "plots.images",
+    "declare", "load_pair", "register_family", "register_model", "Field", "Source", "register_source",
+    "models", "plots", "plots.confusion", "plots.errors", "plots.images",
     "plots.learning_curve", "plots.page_style", "plots.reliability", "plots.importance_weights",
 }  # fmt: skip
 

@@ -165,7 +165,7 @@ BAD: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
     "levels": ("t.csv", b"a\n1\n2\n3\n", {"transform": "dequantize"}, "say how many grey levels"),
     "grey": ("t.csv", b"a\n1\n2\n3\n4\n5\n6\n", {"transform": "static"}, r"must lie in [0, 1]"),
     "constant": ("t.csv", b"a,b\n1,2\n1,3\n1,4\n1,5\n1,6\n", {"transform": "standardize"}, "1 elements of x are constant, the first is number 0"),
-    "flat": ("t.csv", b"a,b\n1,2\n1,3\n1,4\n1,5\n1,6\n", {"flat": False}, "2 elements make no square image"),
+    "flat": ("t.csv", b"a,b\n1,2\n1,3\n1,4\n1,5\n1,6\n", {"flat": False}, "x has 2 elements, which make no square image"),
 }  # fmt: skip
 
 

@@ -21,10 +21,10 @@ import torch
 
 import probgen as pg
 from probgen.basics.progress import Progress
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 from probgen.inference.training.recorder import Recorder
 from probgen.storage.files import read_record, read_tensors, write_record, write_tensors
-from probgen.storage.pair_json import build
+from probgen.storage.pair_json import pair_from_json
 from tests.fitting import QUICK, structured, vae, weights
 from tests.forging import (
     CODE,
@@ -188,14 +188,14 @@ def test_no_text_of_a_recipe_becomes_code(monkeypatch: pytest.MonkeyPatch) -> No
         return compile_source(source)
 
     monkeypatch.setattr(module, "_compile", watched)
-    build(DECLARED)
+    pair_from_json(DECLARED)
     words = set(re.findall(r"[A-Za-z_]\w*", compiled[0])) | {"ReLU", "scale"}
     tried = 0
     for path in places(DECLARED):
         for text in CODE:
             tried += 1
             with suppress(ValueError):
-                build(put(DECLARED, path, text))
+                pair_from_json(put(DECLARED, path, text))
     assert tried > 200
     for source in compiled:
         assert set(re.findall(r"[A-Za-z_]\w*", source)) <= words, source

@@ -1,80 +1,168 @@
-"""Several devices of one machine: a process each, the same weights in all, one gradient between them.
+"""Several processes: the same weights in all of them, and one gradient between them.
 
-lightning-fabric starts the processes and says which device is whose. Every process takes its share of
-each batch; gradients travel as one flat buffer, whether or not the step was captured.
+Where a launcher (torchrun, srun) has started several processes, or the user's own code has made a process
+group, that group is joined and nothing is started; otherwise `probgen.inference.compute.spawn` starts a
+process per device. Every process takes its share of each batch; gradients are sent as one flat buffer,
+whether or not the step was captured.
 """
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
+import atexit
 import os
-import pickle
-import re
-import signal
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from multiprocessing.context import get_spawning_popen
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
-from probgen.basics.settings import same_environment
-from probgen.data.dataset import Dataset, Splits
-from probgen.storage.files import read_tensors, write_tensors
+from probgen.basics.launcher import Launch, launched
 
 _GROUP: ContextVar[Group | None] = ContextVar("group", default=None)
-Outcome = tuple[dict[str, Tensor], dict[str, Any]]
-"""Tensors by name, and a record of plain values."""
-
-Work = Callable[..., Outcome]
-_STATE = "state.safetensors"
-_BEGUN = "begun"
-"""A file that says that a process got as far as the work."""
-
-SECONDS_TO_END = 5.0
-"""How long a process that is told to end may take before it is killed."""
-
-GUARD = 'put the call under `if __name__ == "__main__":`.'
 
 
-def current_group() -> Group | None:
-    """The processes that this one belongs to, if it is one of several."""
-    return _GROUP.get()
+def current_group(device: torch.device | None = None) -> Group | None:
+    """The processes that this one works with, if it is one of several.
 
+    They are those that `launch` started, those of a process group that is there, or those that torchrun or
+    srun started, which are then joined into a group.
 
-def check_alone(owner: str, way_on: str) -> None:
-    """Refuse to do the whole work in each of several processes that a launcher started.
+    Args:
+        device: where this process computes; by default its GPU, or the CPU where there is none.
 
     Raises:
-        RuntimeError: this is one of several processes, and not one that `launch` started.
+        RuntimeError: the processes of the launcher cannot be joined; says why.
     """
-    size = os.environ.get("WORLD_SIZE", "")
-    several = size.isdecimal() and int(size) > 1 and "RANK" in os.environ
-    if several and current_group() is None:
+    group = _GROUP.get()
+    if group is not None:
+        return group
+    here = launched()
+    if not (distributed.is_available() and distributed.is_initialized()):
+        if here is None:
+            return None
+        _join(here)
+    size = distributed.get_world_size()
+    if size == 1:
+        return None
+    kind = (
+        torch.device("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
+    )
+    if kind.type == "cuda" and kind.index is None:
+        local = int(os.environ.get("LOCAL_RANK", "0")) if here is None else here.local_rank
+        kind = torch.device("cuda", local % torch.cuda.device_count())
+    return Group(distributed.get_rank(), size, kind)
+
+
+def _join(here: Launch) -> None:
+    """Make one process group of the processes that a launcher started."""
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    settings: dict[str, Any] = {}
+    if here.name == "srun":
+        settings = {"init_method": _address_of_slurm(), "rank": here.rank, "world_size": here.size}
+    try:
+        distributed.init_process_group(backend, **settings)
+    except (RuntimeError, ValueError) as error:
         raise RuntimeError(
-            f"{owner}: a launcher such as torchrun started this process as one of {size} (WORLD_SIZE "
-            f"and RANK in the environment), and each of them would do all of the work. {way_on}"
+            f"{here.name} started this process as number {here.rank} of {here.size}, but they cannot be "
+            f"joined ({str(error).splitlines()[0]}). Check that MASTER_ADDR and MASTER_PORT name a machine and "
+            "a free port that all of them reach, or start one process."
+        ) from error
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _address_of_slurm() -> str:
+    """Where the processes of a Slurm step meet: the first machine, and a port that follows from the job."""
+    host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    if host is None and os.environ.get("SLURM_STEP_NUM_NODES", "1") == "1":
+        host = "127.0.0.1"
+    if host is None:
+        try:
+            from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+        except ImportError:
+            raise ImportError(
+                "Several machines under srun need lightning-fabric, which reads Slurm's list of machines: pip "
+                "install 'probgen[devices]'. Or set MASTER_ADDR and MASTER_PORT."
+            ) from None
+        nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "")
+        host = SLURMEnvironment.resolve_root_node_address(nodes)
+    if port is None:  # above the ports that a system gives away, and another one for each step
+        job, step = (int(os.environ.get(f"SLURM_{name}_ID", "0")) for name in ("JOB", "STEP"))
+        port = str(15_000 + (job * 7 + step) % 15_000)
+    return f"tcp://{host}:{port}"
+
+
+def check_not_launched(owner: str, devices: int) -> None:
+    """Refuse to start processes within one of several that are there already.
+
+    Raises:
+        ValueError: this is one of several processes, and `devices` asks for more.
+    """
+    here = launched()
+    several = distributed.is_available() and distributed.is_initialized()
+    size = distributed.get_world_size() if several else 1 if here is None else here.size
+    if devices > 1 and size > 1 and _GROUP.get() is None:
+        raise ValueError(
+            f"{owner}: devices={devices} inside one of {size} processes that were started already, which "
+            "share the work. Leave devices=1; the number of processes is what the launcher was told."
         )
 
 
 class Group:
-    """This process among those of a fit.
+    """This process among those of a fit or of a score.
 
     Attributes:
-        rank: which it is, from 0.
-        size: how many there are.
+        rank: its number, from 0.
+        size: how many processes there are.
+        device: where it computes.
     """
 
-    def __init__(self, fabric: Any) -> None:
-        self.rank, self.size = int(fabric.global_rank), int(fabric.world_size)
-        self._device = fabric.device
+    def __init__(self, rank: int, size: int, device: torch.device) -> None:
+        self.rank, self.size, self.device = rank, size, device
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What one process raises within, all raise: none waits for one that has ended.
+
+        Raises:
+            RuntimeError: in the processes where nothing was wrong; says what was in another one.
+        """
+        if _GROUP.get() is not None:  # whoever started these processes ends all of them
+            yield
+            return
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as raised:
+            error = raised
+        said = self.everywhere(None if error is None else f"{type(error).__name__}: {error}")
+        if error is not None:
+            raise error
+        for rank, words in enumerate(said):
+            if words is not None:
+                raise RuntimeError(f"Process {rank} of {self.size} failed: {words}")
+
+    def everywhere(self, value: Any) -> list[Any]:
+        """What each process has, in all of them."""
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def check_same(self, value: Any, message: str) -> None:
+        """Refuse work on which the processes do not agree.
+
+        Raises:
+            ValueError: with the message, in all of them.
+        """
+        values = self.everywhere(value)
+        if any(other != values[0] for other in values):
+            raise ValueError(message)
 
     def average(
         self, loss: Tensor, count: int, parameters: Sequence[nn.Parameter]
@@ -85,7 +173,7 @@ class Group:
         parts = [count * grad.flatten().to(loss.dtype) for grad in grads]
         numbers = torch.tensor([float(count), *reached], dtype=loss.dtype, device=loss.device)
         flat = torch.cat([*parts, (count * loss).reshape(1), numbers])
-        torch.distributed.all_reduce(flat)
+        distributed.all_reduce(flat)
         sizes = [grad.numel() for grad in grads]
         *found, total, size, reached_by = flat.split([*sizes, 1, 1, len(grads)])
         for parameter, grad, times in zip(parameters, found, reached_by.tolist(), strict=True):
@@ -94,140 +182,21 @@ class Group:
 
     def sums(self, *numbers: float) -> list[float]:
         """Each number summed over the processes."""
-        total = torch.tensor(numbers, dtype=torch.float64, device=self._device)
-        torch.distributed.all_reduce(total)
+        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(total)
         return [float(number) for number in total]
 
     def gather(self, value: Any) -> list[Any]:
         """What each process has, in the first; an empty list in the others."""
-        found: list[Any] = [None] * self.size
-        torch.distributed.gather_object(value, found if self.rank == 0 else None)
-        return found if self.rank == 0 else []
+        values: list[Any] = [None] * self.size
+        distributed.gather_object(value, values if self.rank == 0 else None)
+        return values if self.rank == 0 else []
 
     def from_first(self, value: Any) -> Any:
         """What the first process has, in all of them."""
-        held = [value]
-        torch.distributed.broadcast_object_list(held, src=0, device=self._device)
-        return held[0]
-
-
-def launch(
-    work: Work, arguments: Mapping[str, Any], devices: int, device: torch.device, *, owner: str,
-    way_on: str,
-) -> Outcome:  # fmt: skip
-    """Run `work` in a process a device, and return what the first of them returned.
-
-    Args:
-        work: called with the group, the device and the arguments; of a module, so that it can be
-            found by its name.
-        arguments: sent to every process; tensors are shared, not copied.
-        devices: how many processes.
-        device: its kind.
-        owner: the function that messages name.
-        way_on: what to do after a process has died.
-
-    Raises:
-        ImportError: lightning-fabric is not installed.
-        ValueError: fewer devices than asked for.
-        TypeError: something that cannot be sent to another process.
-        RuntimeError: a process died, or this one is of a launcher such as torchrun, or is one that
-            runs its script from the top since the call has no guard. Errors that `work` raises come
-            as they are.
-        KeyboardInterrupt: Ctrl-C; the processes have ended then.
-    """
-    check_alone(owner, f"Start one: devices={devices} starts the others.")
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError(
-            f"{owner}: devices={devices} starts processes, and each runs the script from its top: {GUARD}"
-        )
-    if device.type == "cuda" and devices > torch.cuda.device_count():
-        raise ValueError(
-            f"{owner}: devices={devices}, but there are {torch.cuda.device_count()} GPUs here."
-        )
-    for name, value in arguments.items():
-        if isinstance(value, (Dataset, Splits, Tensor)):
-            continue
-        try:
-            pickle.dumps(value)
-        except Exception as error:
-            raise TypeError(
-                f"{owner}: devices={devices} sends {name} to other processes, and it cannot be "
-                f"pickled: {error}. Define its class or function in a module, or use devices=1."
-            ) from error
-    with tempfile.TemporaryDirectory() as folder, same_environment():
-        try:
-            from lightning_fabric import Fabric
-        except ImportError:
-            raise ImportError(
-                f"{owner}: devices > 1 needs lightning-fabric: pip install 'probgen[devices]'."
-            ) from None
-        _quiet_fabric()
-        fabric: Any = Fabric(accelerator=device.type, devices=devices, strategy="ddp_spawn")
-        job = _Job(work, dict(arguments), folder)
-        try:
-            fabric.launch(job)
-        except Exception as error:
-            begun = (Path(folder) / _BEGUN).exists()
-            _explain(error, owner, way_on if begun else f"{_NOT_BEGUN} {GUARD}")
-        finally:
-            job.end_processes()
-        return read_tensors(Path(folder) / _STATE)
-
-
-_NOT_BEGUN = (
-    "None had begun: each imports what it is sent, and runs the script that calls from its top, so that "
-    "has to be a file:"
-)
-
-
-class _Job:
-    """What each process runs; the first writes what came of it into a file of numbers."""
-
-    def __init__(self, work: Work, arguments: dict[str, Any], folder: str) -> None:
-        self.work, self.arguments, self.folder = work, arguments, folder
-        self.command = sys.orig_argv
-        self._processes: list[Any] = []
-
-    def __getstate__(self) -> dict[str, Any]:
-        # It is sent to each process when that is started, which is how to know them.
-        if (process := get_spawning_popen()) is not None:
-            self._processes.append(process)
-        return {**vars(self), "_processes": []}
-
-    def end_processes(self) -> None:
-        """End those that still run, since the work was interrupted."""
-        started = [process for process in self._processes if hasattr(process, "pid")]
-        for process in started:
-            process.terminate()
-        for process in started:
-            if process.wait(SECONDS_TO_END) is None:
-                process.kill()
-                process.wait(SECONDS_TO_END)
-
-    def __call__(self, fabric: Any) -> None:
-        # Ctrl-C reaches all processes of a terminal: the one that called ends the others.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=_end_with_caller, daemon=True).start()
-        (Path(self.folder) / _BEGUN).touch()
-        _quiet_fabric()
-        sys.orig_argv = self.command  # what a run directory names as the command
-        group = Group(fabric)
-        with joined(group):
-            tensors, record = self.work(group, fabric.device, **self.arguments)
-        if group.rank == 0:
-            kept = {name: tensor.cpu() for name, tensor in tensors.items()}
-            write_tensors(Path(self.folder) / _STATE, kept, record)
-        # A process that ends with connections open can be aborted by its own network threads.
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-
-
-def _end_with_caller() -> None:
-    """End this process when the one that started it has, however that ended."""
-    caller = multiprocessing.parent_process()
-    if caller is not None:
-        caller.join()
-        os._exit(1)
+        values = [value]
+        distributed.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
 
 
 @contextmanager
@@ -238,27 +207,3 @@ def joined(group: Group) -> Iterator[None]:
         yield
     finally:
         _GROUP.reset(token)
-
-
-def _quiet_fabric() -> None:
-    for name in ("lightning.fabric", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _explain(error: Exception, owner: str, way_on: str) -> None:
-    """Raise what a process raised, or say that it died."""
-    text = str(error)
-    said = list(re.finditer(r"^(?:[\w.]+\.)?(\w+(?:Error|Interrupt)): ", text, re.MULTILINE))
-    if said:
-        kinds = {
-            kind.__name__: kind
-            for kind in (ValueError, TypeError, FloatingPointError, OSError, MemoryError)
-        }
-        message = text[said[-1].end() :].strip()
-        name = "ValueError" if said[-1][1] == "RunError" else said[-1][1]
-        if name in kinds:
-            raise kinds[name](message) from None
-        text = f"{name}: {message}"
-    raise RuntimeError(
-        f"{owner}: a process of the job died, so all were stopped ({text.strip()}). {way_on}"
-    )

@@ -11,7 +11,8 @@ import torch
 from probgen.basics.registry import Registry
 from probgen.data.dataset import Dataset
 from probgen.inference.compute.devices import as_dtype, placed
-from probgen.inference.compute.processes import Group, Outcome
+from probgen.inference.compute.processes import Group
+from probgen.inference.compute.spawn import Outcome
 from probgen.pair import LatentVariableModel
 
 Columns = dict[str, Any]

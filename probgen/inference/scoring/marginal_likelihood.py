@@ -16,7 +16,8 @@ from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
 from probgen.inference.compute.capture import check_compile
 from probgen.inference.compute.devices import as_device, as_dtype, placed, used_precision
-from probgen.inference.compute.processes import launch
+from probgen.inference.compute.processes import Group, check_not_launched, current_group
+from probgen.inference.compute.spawn import launch
 from probgen.inference.inputs import prepare
 from probgen.inference.scoring.base import METHODS, Estimate, ScoreSettings, estimate_share
 from probgen.inference.scoring.exact import variables_of_closed_form
@@ -110,6 +111,9 @@ def log_marginal_likelihood(
     seed = as_seed(seed, OWNER)
     target = as_device(device)
     precision = used_precision(precision, target, OWNER)
+    check_not_launched(OWNER, devices)
+    group = current_group(target)
+    target = target if group is None else group.device
     scored = placed(pair, target, as_dtype(precision))
     dataset = prepare(scored, data, owner=OWNER, device=target, dtype=as_dtype(precision))
     method = _resolved(method, pair, dataset)
@@ -125,7 +129,7 @@ def log_marginal_likelihood(
     with enough_memory(OWNER, "num_samples, or score the data in parts"):
         with evaluation(scored), fixed_seed(seed, target):
             trace = first_trace(scored, dataset)
-        estimate = _estimate(scored, dataset, target, method, settings, devices)
+        estimate = _estimate(scored, dataset, target, method, settings, devices, group)
     score = Score(
         **estimate.columns,
         num_samples=estimate.num_samples,
@@ -156,21 +160,35 @@ def _resolved(method: str, pair: LatentVariableModel, data: Dataset) -> str:
 
 def _estimate(
     pair: LatentVariableModel, data: Dataset, device: torch.device, method: str,
-    settings: ScoreSettings, devices: int,
+    settings: ScoreSettings, devices: int, group: Group | None,
 ) -> Estimate:  # fmt: skip
-    """Compute the values here, or in several processes that share the data."""
+    """Compute the values here, or in several processes that share the data.
+
+    Args:
+        pair: on the device.
+        data: on the device, prepared.
+        device: where.
+        method: the name of the method.
+        settings: what the caller chose.
+        devices: how many processes to start.
+        group: the processes that a launcher such as torchrun started, with this one among them.
+    """
     chosen = METHODS.get(method)()
-    if devices == 1 or len(data) == 1 or chosen.num_processes == "one":
+    arguments: dict[str, Any] = {"pair": pair, "data": data, "method": method, **asdict(settings)}
+    shared = chosen.num_processes == "many"
+    if shared and devices > 1 and len(data) > 1:
+        tensors, record = launch(
+            estimate_share, arguments, min(devices, len(data)), device,
+            owner=OWNER, way_on="Nothing was kept; call again.",
+        )  # fmt: skip
+    elif shared and group is not None and len(data) >= group.size:
+        tensors, record = group.from_first(estimate_share(group, device, **arguments))
+    else:
         estimate: Estimate = chosen.estimate(pair, data, device, settings)
         return estimate
-    arguments: dict[str, Any] = {"pair": pair, "data": data, "method": method, **asdict(settings)}
-    tensors, record = launch(
-        estimate_share, arguments, min(devices, len(data)), device,
-        owner=OWNER, way_on="Nothing was kept; call again.",
-    )  # fmt: skip
     columns = {name: tensor.numpy() for name, tensor in tensors.items()}
-    record["chunk"] = record["chunk"] and (record["chunk"][0], record["chunk"][1])
-    return Estimate(columns, **record)
+    chunk = record.pop("chunk")  # a list, after its way through JSON
+    return Estimate(columns, **record, chunk=(chunk[0], chunk[1]) if chunk else None)
 
 
 def _scored(trace: PairTrace, data: Dataset) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,11 @@ from probgen.basics.locking import one_at_a_time
 from probgen.basics.memory import enough_memory
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation, kept_modes, quiet_pyro
-from probgen.data.dataset import Splits
+from probgen.data.dataset import Splits, fingerprint
 from probgen.inference.compute.capture import check_compile
 from probgen.inference.compute.devices import FORCED, as_device, as_dtype, used_precision
-from probgen.inference.compute.processes import Group, Outcome, check_alone, current_group, launch
+from probgen.inference.compute.processes import Group, check_not_launched, current_group
+from probgen.inference.compute.spawn import Outcome, launch
 from probgen.inference.inputs import check_other_parts, prepare
 from probgen.inference.objectives.elbo import ELBO, Objective, as_objective, values_of
 from probgen.inference.objectives.semisupervised import SemiSupervised
@@ -36,6 +37,11 @@ from probgen.inference.training.optimizers import check_learnable, make_optimize
 from probgen.inference.training.recorder import Recorder, describe_data, described
 from probgen.inference.training.results import FitResult, progress_of, set_progress
 from probgen.pair import LatentVariableModel
+
+DIFFERENT_DATA = (
+    "fit: the processes were given different data, or other batch sizes. Load the same data in each of them: "
+    "each takes its share of every batch by itself."
+)
 
 SECONDS_WORTH = 30.0
 """Seconds that compiling must save to be worth it, which itself takes up to twenty."""
@@ -106,7 +112,9 @@ def fit(
         devices: how many GPUs, or processes of a CPU, share the work: each takes `batch_size` data
             a step and noise of its own, and their gradients are averaged, so that a step is one of
             `devices * batch_size` data. The script that calls needs the usual
-            `if __name__ == "__main__":`.
+            `if __name__ == "__main__":`. Under torchrun or srun leave it at 1: the processes that are
+            there share the work, every one of them makes the same calls, the first alone writes and
+            prints, and all end with the same weights.
         seed: of batches, draws and validation; the global random state stays as it was.
         run_dir: a folder to keep the run in: configuration, weights, metrics, figures, and after
             every epoch a checkpoint, so that nothing is lost to a crash. `pg.load_run` reads it.
@@ -133,8 +141,7 @@ def fit(
         RunError: (a `ValueError`) `run_dir` holds another run, or a damaged one.
         OSError: `run_dir` cannot be written, or the disk is full.
         ImportError: several devices without lightning-fabric.
-        RuntimeError: one of several processes died; the last whole epoch is in `run_dir`. Or a
-            launcher such as torchrun started several, of which each would train the whole fit.
+        RuntimeError: one of several processes died; the last whole epoch is in `run_dir`.
         MemoryError: the device has too little memory; says which setting lowers the need.
 
     Warns:
@@ -167,8 +174,15 @@ def fit(
     dtype = as_dtype(precision)
     goal = as_objective(objective)
     check_learnable(pair)
-    group = current_group()
-    check_alone("fit", "Start one process; devices=... shares the work among several.")
+    check_not_launched("fit", devices)
+    group = current_group(target)
+    if group is not None:
+        target = group.device
+        if is_stream(data) and not isinstance(data, Splits):
+            raise ValueError(
+                f"fit: {group.size} processes share data that are all there; give a Dataset or arrays in "
+                "place of an iterable of batches, or start one process."
+            )
     if devices > 1:
         if callback is not None:
             raise ValueError("fit: callback= is for one device; several train in other processes.")
@@ -207,6 +221,8 @@ def fit(
         try:
             pair.to(device=target, dtype=dtype)
             source, held = _sources(pair, data, validation, batch_size, goal, target, dtype, group)
+            if group is not None:
+                group.check_same(_seen(source, held), DIFFERENT_DATA)
             if run_dir is not None or isinstance(goal, SemiSupervised):
                 _probe_objective(pair, source, goal, target)
             if splits is not None:
@@ -219,33 +235,34 @@ def fit(
             loop.result.precision = precision
             loop.optimizer = make_optimizer(pair, optimizer, learning_rate, target)
             loop.scheduler = make_scheduler(scheduler, loop.optimizer)
-            if run_dir is not None and (group is None or group.rank == 0):
-                settings = {
-                    "num_epochs": num_epochs,
-                    "batch_size": getattr(source, "size", None),
-                    "learning_rate": float(learning_rate),
-                    "objective": described(objective),
-                    "optimizer": described(optimizer),
-                    "scheduler": described(scheduler),
-                    "patience": patience,
-                    "precision": precision,
-                    "compile": compile,
-                    "captured": captured,
-                    "device": str(target),
-                    "seed": seed,
-                    "devices": 1 if group is None else group.size,
-                }
-                about = describe_data(
-                    getattr(source, "data", data), held and held.data, splits,
-                    given=splits is not None and validation is not splits.validation,
-                )  # fmt: skip
-                recorder = Recorder.open(
-                    run_dir, resume, pair, settings, about, partial(_probe, source, target)
-                )
-                stack.callback(recorder.close)
-                loop.keep(recorder)
-                # A resumed run goes on as it was begun.
-                loop.step.capture = recorder.config["settings"]["captured"]
+            with nullcontext() if group is None else group.together():
+                if run_dir is not None and (group is None or group.rank == 0):
+                    settings = {
+                        "num_epochs": num_epochs,
+                        "batch_size": getattr(source, "size", None),
+                        "learning_rate": float(learning_rate),
+                        "objective": described(objective),
+                        "optimizer": described(optimizer),
+                        "scheduler": described(scheduler),
+                        "patience": patience,
+                        "precision": precision,
+                        "compile": compile,
+                        "captured": captured,
+                        "device": str(target),
+                        "seed": seed,
+                        "devices": 1 if group is None else group.size,
+                    }
+                    about = describe_data(
+                        getattr(source, "data", data), held and held.data, splits,
+                        given=splits is not None and validation is not splits.validation,
+                    )  # fmt: skip
+                    recorder = Recorder.open(
+                        run_dir, resume, pair, settings, about, partial(_probe, source, target)
+                    )
+                    stack.callback(recorder.close)
+                    loop.keep(recorder)
+                    # A resumed run goes on as it was begun.
+                    loop.step.capture = recorder.config["settings"]["captured"]
             loop.share()
         except BaseException:
             for place, kind in before:  # nothing was trained: the pair goes back to where it was
@@ -330,6 +347,12 @@ def _sources(
     if isinstance(goal, SemiSupervised):
         goal.check_validation(prepared)
     return source, Resident(prepared, VALIDATION_ROWS, clamp=True, group=group)
+
+
+def _seen(source: Resident | Stream, validation: Resident | None) -> list[Any]:
+    """What several processes must agree on: the data and the size of a batch."""
+    parts = [part for part in (source, validation) if isinstance(part, Resident)]
+    return [(part.size, fingerprint(part.data.values, part.data.observed)) for part in parts]
 
 
 def _probe_objective(

@@ -49,7 +49,7 @@ from probgen.storage.files import (
     write_tensors,
 )
 from probgen.storage.folder_lock import FolderLock
-from probgen.storage.pair_json import build, own_recipe, recipe_of
+from probgen.storage.pair_json import describe_own_code, pair_from_json, pair_to_json
 from probgen.storage.run_records import BESIDE, check_config, check_record, model_digest
 
 FORMAT = 1
@@ -250,17 +250,17 @@ _NOT_A_STATE = (
 
 def _checked_recipe(pair: LatentVariableModel, probe: Probe) -> dict[str, Any]:
     """The recipe, if what it builds is the pair: parts may have been exchanged since."""
-    recipe = recipe_of(pair)
-    if recipe["kind"] in ("declared", "library"):
+    recipe = pair_to_json(pair)
+    if recipe["kind"] in ("declared", "library", "registered"):
         like = next(pair.parameters())
         try:
-            again = build(recipe).to(like.device, like.dtype)
+            again = pair_from_json(recipe).to(like.device, like.dtype)
             again.load_state_dict(pair.state_dict())
             same = torch.equal(probe(again), probe(pair))
         except (ValueError, RuntimeError, TypeError):
             same = False
         if not same:
-            return own_recipe(pair)
+            return describe_own_code(pair)
     return recipe
 
 

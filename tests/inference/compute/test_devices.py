@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 import probgen as pg
-from probgen.inference.compute.processes import Group, Outcome, current_group, launch
+from probgen.inference.compute.processes import Group, current_group
+from probgen.inference.compute.spawn import Outcome, launch
 from probgen.inference.objectives.elbo import elbo
 from probgen.inference.scoring import marginal_likelihood
 from probgen.inference.scoring.base import estimate_share

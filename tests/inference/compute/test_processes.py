@@ -184,26 +184,6 @@ def test_two_such_fits_in_two_threads() -> None:
     assert torch.equal(found["a"], found["b"]), found
 
 
-def test_a_launcher_of_several_processes_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    x = structured(32)
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(
-        RuntimeError, match=r"^fit: a launcher such as torchrun started this process as one of 2 .*"
-        r"Start one process; devices=",
-    ):  # fmt: skip
-        pg.fit(vae(), x, num_epochs=1, run_dir=tmp_path / "run", **SETTINGS)
-    assert not (tmp_path / "run").exists()
-    with pytest.raises(
-        RuntimeError, match=r"^log_marginal_likelihood: a launcher .*devices=2 starts"
-    ):
-        pg.log_marginal_likelihood(vae(), x, devices=2, device="cpu")
-    monkeypatch.setenv("WORLD_SIZE", "1")  # a launcher of one process is no matter
-    assert len(pg.fit(vae(), x, num_epochs=1, **SETTINGS).elbo) == 1
-
-
 COMPILES = """
 import gc, multiprocessing, os, signal, sys, threading, torch, pyro, probgen as pg
 

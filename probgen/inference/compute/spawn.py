@@ -1,0 +1,181 @@
+"""Several devices of one machine: lightning-fabric starts a process per device and says whose is which."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import re
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from multiprocessing.context import get_spawning_popen
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from probgen.basics.settings import same_environment
+from probgen.data.dataset import Dataset, Splits
+from probgen.inference.compute.processes import Group, check_not_launched, joined
+from probgen.storage.files import read_tensors, write_tensors
+
+Outcome = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors by name, and a record of plain values."""
+
+Work = Callable[..., Outcome]
+_STATE = "state.safetensors"
+_BEGUN = "begun"
+"""A file that says that a process got as far as the work."""
+
+SECONDS_TO_END = 5.0
+"""How long a process that is told to end may take before it is killed."""
+
+GUARD = 'put the call under `if __name__ == "__main__":`.'
+
+
+def launch(
+    work: Work, arguments: Mapping[str, Any], devices: int, device: torch.device, *, owner: str,
+    way_on: str,
+) -> Outcome:  # fmt: skip
+    """Run `work` in a process a device, and return what the first of them returned.
+
+    Args:
+        work: called with the group, the device and the arguments; of a module, so that it can be
+            found by its name.
+        arguments: sent to every process; tensors are shared, not copied.
+        devices: how many processes.
+        device: its kind.
+        owner: the function that messages name.
+        way_on: what to do after a process has died.
+
+    Raises:
+        ImportError: lightning-fabric is not installed.
+        ValueError: fewer devices than asked for.
+        TypeError: something that cannot be sent to another process.
+        RuntimeError: a process died, or this one runs its script from the top since the call has no
+            guard. Errors that `work` raises come
+            as they are.
+        KeyboardInterrupt: Ctrl-C; the processes have ended then.
+    """
+    check_not_launched(owner, devices)
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            f"{owner}: devices={devices} starts processes, and each runs the script from its top: {GUARD}"
+        )
+    if device.type == "cuda" and devices > torch.cuda.device_count():
+        raise ValueError(
+            f"{owner}: devices={devices}, but there are {torch.cuda.device_count()} GPUs here."
+        )
+    for name, value in arguments.items():
+        if isinstance(value, (Dataset, Splits, Tensor)):
+            continue
+        try:
+            pickle.dumps(value)
+        except Exception as error:
+            raise TypeError(
+                f"{owner}: devices={devices} sends {name} to other processes, and it cannot be "
+                f"pickled: {error}. Define its class or function in a module, or use devices=1."
+            ) from error
+    with tempfile.TemporaryDirectory() as folder, same_environment():
+        try:
+            from lightning_fabric import Fabric
+        except ImportError:
+            raise ImportError(
+                f"{owner}: devices > 1 needs lightning-fabric: pip install 'probgen[devices]'."
+            ) from None
+        _quiet_fabric()
+        fabric: Any = Fabric(accelerator=device.type, devices=devices, strategy="ddp_spawn")
+        job = _Job(work, dict(arguments), folder)
+        try:
+            fabric.launch(job)
+        except Exception as error:
+            begun = (Path(folder) / _BEGUN).exists()
+            _explain(error, owner, way_on if begun else f"{_NOT_BEGUN} {GUARD}")
+        finally:
+            job.end_processes()
+        return read_tensors(Path(folder) / _STATE)
+
+
+_NOT_BEGUN = (
+    "None had begun: each imports what it is sent, and runs the script that calls from its top, so that "
+    "has to be a file:"
+)
+
+
+class _Job:
+    """What each process runs; the first writes what came of it into a file of numbers."""
+
+    def __init__(self, work: Work, arguments: dict[str, Any], folder: str) -> None:
+        self.work, self.arguments, self.folder = work, arguments, folder
+        self.command = sys.orig_argv
+        self._processes: list[Any] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # It is sent to each process when that is started, which is how to know them.
+        if (process := get_spawning_popen()) is not None:
+            self._processes.append(process)
+        return {**vars(self), "_processes": []}
+
+    def end_processes(self) -> None:
+        """End those that still run, since the work was interrupted."""
+        started = [process for process in self._processes if hasattr(process, "pid")]
+        for process in started:
+            process.terminate()
+        for process in started:
+            if process.wait(SECONDS_TO_END) is None:
+                process.kill()
+                process.wait(SECONDS_TO_END)
+
+    def __call__(self, fabric: Any) -> None:
+        # Ctrl-C reaches all processes of a terminal: the one that called ends the others.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_end_with_caller, daemon=True).start()
+        (Path(self.folder) / _BEGUN).touch()
+        _quiet_fabric()
+        sys.orig_argv = self.command  # what a run directory names as the command
+        group = Group(int(fabric.global_rank), int(fabric.world_size), fabric.device)
+        with joined(group):
+            tensors, record = self.work(group, fabric.device, **self.arguments)
+        if group.rank == 0:
+            kept = {name: tensor.cpu() for name, tensor in tensors.items()}
+            write_tensors(Path(self.folder) / _STATE, kept, record)
+        # A process that ends with connections open can be aborted by its own network threads.
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
+def _end_with_caller() -> None:
+    """End this process when the one that started it has, however that ended."""
+    caller = multiprocessing.parent_process()
+    if caller is not None:
+        caller.join()
+        os._exit(1)
+
+
+def _quiet_fabric() -> None:
+    for name in ("lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _explain(error: Exception, owner: str, way_on: str) -> None:
+    """Raise what a process raised, or say that it died."""
+    text = str(error)
+    said = list(re.finditer(r"^(?:[\w.]+\.)?(\w+(?:Error|Interrupt)): ", text, re.MULTILINE))
+    if said:
+        kinds = {
+            kind.__name__: kind
+            for kind in (ValueError, TypeError, FloatingPointError, OSError, MemoryError)
+        }
+        message = text[said[-1].end() :].strip()
+        name = "ValueError" if said[-1][1] == "RunError" else said[-1][1]
+        if name in kinds:
+            raise kinds[name](message) from None
+        text = f"{name}: {message}"
+    raise RuntimeError(
+        f"{owner}: a process of the job died, so all were stopped ({text.strip()}). {way_on}"
+    )
