@@ -96,7 +96,7 @@ def test_two_data_variables_need_names() -> None:
 
 def test_not_a_pair() -> None:
     with pytest.raises(TypeError, match="expected a pair"):
-        pg.fit(torch.nn.Linear(2, 2), binary(8), num_epochs=1)  # type: ignore[arg-type]
+        pg.fit(torch.nn.Linear(2, 2), binary(8), num_epochs=1)
 
 
 def returns(change: Any) -> Any:

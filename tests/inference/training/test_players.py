@@ -334,7 +334,7 @@ def test_objectives_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is registered already"):
         pg.register_objective("elbo", two_draws)
     with pytest.raises(TypeError, match="must be a class or a function"):
-        pg.register_objective("none", 3)  # type: ignore[arg-type]
+        pg.register_objective("none", 3)  # type: ignore[call-overload]
     assert '"analytic-kl", "elbo"' in refused("evidence")
 
 
