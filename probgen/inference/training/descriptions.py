@@ -23,10 +23,11 @@ def metrics_text(result: FitResult) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     columns = ["epoch", "elbo", "validation_elbo", "learning_rate", "seconds"]
-    writer.writerow([*columns, *result.metrics])
+    metrics = dict(sorted(result.metrics.items()))  # the weights' file keeps no order
+    writer.writerow([*columns, *metrics])
     validation: list[Any] = result.validation_elbo or [""] * len(result.elbo)
     curves = (result.elbo, validation, result.learning_rate, result.seconds)
-    for epoch, row in enumerate(zip(*curves, *result.metrics.values(), strict=True), 1):
+    for epoch, row in enumerate(zip(*curves, *metrics.values(), strict=True), 1):
         writer.writerow([epoch, *row])
     return stream.getvalue()
 

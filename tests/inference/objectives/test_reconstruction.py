@@ -24,7 +24,7 @@ def gaussian_data(n: int = 400) -> Tensor:
     return torch.randn(n, 5, generator=generator) * scales @ rotation + 1.0
 
 
-def autoencoder(**settings: Any) -> pg.models.Autoencoder:
+def autoencoder(**settings: Any) -> Any:
     torch.manual_seed(0)
     arguments: dict[str, Any] = {"x": pg.Normal(5, scale=1.0), "z": pg.Normal(2), "hidden": (8,)}
     return pg.models.Autoencoder(**{**arguments, **settings})
@@ -137,6 +137,6 @@ def test_a_vae_is_reconstructed_from_draws() -> None:
 
 
 def test_missing_classes_are_refused() -> None:
-    mixture = pg.declare("p(y) p(x | y)", y=pg.Categorical(2), x=pg.Normal(5))
+    mixture: Any = pg.declare("p(y) p(x | y)", y=pg.Categorical(2), x=pg.Normal(5))
     with pytest.raises(ValueError, match="no value of y for some data"):
         pg.Reconstruction()(mixture, {"x": gaussian_data(3)})
