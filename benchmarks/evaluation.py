@@ -20,7 +20,7 @@ from benchmarks.hand_written import HandWrittenVAE
 from benchmarks.peers import numpyro_vae
 from benchmarks.training import images, vae
 from probgen.basics.settings import evaluation
-from probgen.inference.importance_weights import Weights
+from probgen.inference.scoring.importance import ImportanceWeights
 
 K, ROWS = 1000, 4
 REFERENCE = "NumPyro, RenyiELBO, jit"
@@ -38,7 +38,7 @@ def per_image(run: Callable[[], Any], count: int) -> Block:
 
 def ours(pair: pg.LatentVariableModel, x: Tensor, precision: str, capture: bool) -> Block:
     """The log-weights of all images, four a pass, as `log_marginal_likelihood` draws them."""
-    weigh = Weights(pair, CPU, precision, compile=capture)
+    weigh = ImportanceWeights(pair, CPU, precision, compile=capture)
 
     def run() -> None:
         with evaluation(pair):

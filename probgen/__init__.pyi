@@ -7,7 +7,10 @@ from .classifier.repeat import few_labels as few_labels
 from .conditionals import Conditional as Conditional
 from .data.dataset import Dataset as Dataset
 from .data.dataset import Splits as Splits
+from .data.field import Field as Field
 from .data.load import load as load
+from .data.sources import Source as Source
+from .data.sources import register_source as register_source
 from .declare import declare as declare
 from .formula import FormulaError as FormulaError
 from .implicit import ImplicitModel as ImplicitModel
@@ -31,7 +34,7 @@ from .inference.scoring.marginal_likelihood import (
 )
 from .inference.scoring.scores import Score as Score
 from .inference.scoring.scores import UnreliableEstimateWarning as UnreliableEstimateWarning
-from .inference.scoring.scores import table as table
+from .inference.scoring.table import table as table
 from .inference.training.results import FitResult as FitResult
 from .models import register_model as register_model
 from .networks import MLP as MLP

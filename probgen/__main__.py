@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """The `probgen` command."""
     try:
-        from probgen.cli import app as cli
+        from probgen.cli import main as cli
 
         cli.main()
     except KeyboardInterrupt:

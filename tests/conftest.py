@@ -44,11 +44,11 @@ def iris() -> tuple[Any, Any, Any]:
 @pytest.fixture(scope="session")
 def fitted(iris: Any) -> dict[str, Any]:
     """A classifier of each method, which no test may change."""
-    from probgen.classifier.methods import METHODS
+    from probgen.classifier.method import METHODS
     from tests.classifiers import quick
 
     x, _, known = iris
-    return {method: quick(method, num_epochs=200).fit(x, known) for method in METHODS}
+    return {method: quick(method, num_epochs=200).fit(x, known) for method in METHODS.names()}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import torch
 from torch import Tensor
 
 import probgen as pg
+from probgen.models import MODELS
 from probgen.pair import LatentVariableModel
 
 X, Z, Y = 6, 2, 3
@@ -148,6 +150,43 @@ CASES: dict[str, Case] = {
     ),
     "ADGM": Case(lambda: pg.models.ADGM(**_Y, **_Z, a=pg.Normal(Z)), _xy, "y"),
 }  # fmt: skip
+
+
+LISTED = {"vae", "ppca", "factor-analysis", "m2", "cvae", "m1+m2", "adgm"}
+"""Library models among the cases above; every other is built by `example_of`."""
+
+
+def example_of(model: type[LatentVariableModel]) -> LatentVariableModel:
+    """A small instance of a model: of its `example()`, or of its arguments without a default."""
+    if hasattr(model, "example"):
+        return cast(LatentVariableModel, model.example())
+    parameters = inspect.signature(model).parameters
+    by_name = {"x": pg.Normal(X), "y": pg.Categorical(Y)}
+    needed = [
+        name for name, parameter in parameters.items() if parameter.default is parameter.empty
+    ]
+    hidden: Any = {"hidden": HIDDEN} if "hidden" in parameters else {}
+    return model(**{name: by_name.get(name, pg.Normal(Z)) for name in needed}, **hidden)
+
+
+def case_of(name: str) -> Case | None:
+    """The case of a library model, with data drawn from it; `None` where it is no explicit pair."""
+    model = MODELS.get(name)
+    if not issubclass(model, LatentVariableModel):
+        return None
+
+    def build() -> LatentVariableModel:
+        return example_of(model)
+
+    def data(n: int) -> dict[str, Tensor]:
+        known: Any = {"y": labels(n)} if build().input_names else {}
+        drawn = build().sample(1, **known) if known else build().sample(n)
+        return {k: v[0] if known else v for k, v in drawn.items() if k in ("x", "y")} | known
+
+    return Case(build, data, "y" if "y" in build().summed_names else None)
+
+
+CASES |= {name: case for name in MODELS.names() if name not in LISTED and (case := case_of(name))}
 
 
 def linear_gaussian(seed: int = 0) -> tuple[pg.models.FactorAnalysis, Tensor]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import probgen as pg
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 from tests.fitting import QUICK, structured, vae, weights
 
 
@@ -44,7 +44,7 @@ def test_out_of_memory_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MemoryError, match=r"Lower batch_size.*\(CUDA out of memory"):
         pg.fit(pair, structured(8), num_epochs=1, objective=full, **QUICK)
     assert torch.equal(weights(pair), before)
-    monkeypatch.setattr("probgen.inference.importance_weights.log_importance_weights", full)
+    monkeypatch.setattr("probgen.inference.scoring.importance.log_importance_weights", full)
     with pytest.raises(MemoryError, match="Lower num_samples, or score the data in parts"):
         pg.log_marginal_likelihood(pair, structured(8), num_samples=30, device="cpu")
 

@@ -37,7 +37,7 @@ def rows(n: int = 12) -> dict[str, torch.Tensor]:
 
 
 def test_one_guide_for_all_data_is_refused_unless_it_is_meant() -> None:
-    with pytest.warns(UserWarning, match=r"w is drawn anew for each datum, and the guide q\(w\)"):
+    with pytest.warns(UserWarning, match=r"w is drawn again for each datum, and the guide q\(w\)"):
         pair = regression()
     assert "drawn anew for each datum, from one guide for all data" in repr(pair)
     with pytest.raises(
@@ -132,7 +132,7 @@ def test_a_latent_is_informed_by_what_it_correlates_with() -> None:
 
 def test_a_label_that_is_given_is_not_a_latent() -> None:
     """q(y) is one guess for all unlabelled data; where all have labels it does no harm."""
-    with pytest.warns(UserWarning, match="y is drawn anew"):
+    with pytest.warns(UserWarning, match="y is drawn again"):
         pair = pg.declare(
             "p(y) p(z) p(x | y, z)", "q(y) q(z | x, y)", hidden=(),
             y=pg.Categorical(2), z=pg.Normal(1), x=pg.Normal(2),

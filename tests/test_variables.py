@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import probgen as pg
+from probgen.inference.queries.decode import decode
 from probgen.variables import SCALE_FLOOR, positive_scale, raw_from_scale
 
 
@@ -41,6 +42,35 @@ def test_a_further_family_trains_and_scores() -> None:
         pg.fit(pair, x + 0.5, num_epochs=1, batch_size=50, progress=False)
     with pytest.raises(ValueError, match="outside its support"):
         pg.fit(pair, x - 9, num_epochs=1, batch_size=50, progress=False)
+
+
+class Cauchy(pg.Variable):
+    """A family without a mean, of which pictures show the median."""
+
+    def distribution(self, loc: Tensor) -> Any:
+        return dist.Cauchy(loc, torch.ones_like(loc))
+
+    def reconstruction(self, distribution: Any) -> Tensor:
+        return distribution.base_dist.loc
+
+
+def test_a_family_without_a_mean_says_what_pictures_show() -> None:
+    torch.manual_seed(0)
+    pair = pg.declare("p(z) p(x | z)", "q(z | x)", hidden=(4,), x=Cauchy(3), z=pg.Normal(1))
+    x = torch.randn(5, 3)
+    shown = pg.reconstruct(pair, x, device="cpu")["x"]
+    z = pg.encode(pair, x, device="cpu")["z"]
+    assert torch.allclose(shown, pair.p_x(z=z).base_dist.loc)
+    assert torch.allclose(decode(pair, "x", {"z": z}), shown)
+    other = pg.declare("p(z) p(x | z)", "q(z | x)", hidden=(4,), x=NoMean(3), z=pg.Normal(1))
+    with pytest.raises(ValueError, match="no mean in closed form"):
+        pg.reconstruct(other, x, device="cpu")
+
+
+class NoMean(Cauchy):
+    """The default: the mean, which there is none of."""
+
+    reconstruction = pg.Variable.reconstruction
 
 
 @pytest.mark.parametrize("shape", [(), 3, (2, 3), (1, 4, 5)])

@@ -14,19 +14,10 @@ import torch
 import probgen as pg
 from probgen.data.dataset import Dataset
 from probgen.formula import parse
+from probgen.models import MODELS
 from probgen.networks import as_widths
 from probgen.storage.pair_json import ACTIVATIONS
-from probgen.variables import read_variable
-
-MODELS: dict[str, Any] = {
-    "vae": pg.models.VAE,
-    "ppca": pg.models.PPCA,
-    "factor-analysis": pg.models.FactorAnalysis,
-    "cvae": pg.models.CVAE,
-    "m2": pg.models.M2,
-    "m1+m2": pg.models.M1M2,
-    "adgm": pg.models.ADGM,
-}
+from probgen.variables import Variable, family_for, read_variable
 
 
 def make_pair(
@@ -41,51 +32,62 @@ def make_pair(
     """
     if (model is None) == (p is None):
         raise ValueError(
-            f"Give one model: a name ({', '.join(MODELS)}), a file my_model.py:build, or a formula "
+            f"Give one model: a name ({', '.join(MODELS.names())}), a file my_model.py:build, or a formula "
             "by --p and --q."
         )
     texts = assignments(var, "--var")
     reserved = [n for n in texts if n in ("local", "name", "hidden", "activation")]
     if reserved and p is not None:
-        raise ValueError(f"--var {reserved[0]}: no variable can be called so; take another name.")
+        raise ValueError(
+            f"--var {reserved[0]}: this name is reserved; choose another for the variable."
+        )
     variables = {n: read_variable(text, data.values.get(n)) for n, text in texts.items()}
-    settings: dict[str, Any] = {}
+    networks: dict[str, Any] = {}
     if hidden is not None:
-        settings["hidden"] = widths(hidden)
+        networks["hidden"] = widths(hidden)
     if activation is not None:
-        settings["activation"] = _activation(activation)
+        networks["activation"] = _activation(activation)
     if p is not None:
         variables |= _from_data(p, variables, data)
         if name is not None:
-            settings["name"] = name
+            networks["name"] = name
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "declare: .* is drawn anew")  # `check_local` refuses
-            return pg.declare(p, q or "", local=local, **{**settings, **variables})
+            warnings.filterwarnings("ignore", "declare: .* is drawn again")  # `check_local` refuses
+            return pg.declare(p, q or "", local=local, **{**networks, **variables})
     if local or name is not None:
         raise ValueError("--local and --name are for a formula, given by --p and --q.")
     assert model is not None
     if ":" in model or model.endswith(".py"):
-        if var or settings:
+        if var or networks:
             raise ValueError(
                 f"--var, --hidden and --activation belong into {model}, not beside it."
             )
         return pg.load_pair(model)
+    return _library_pair(model, variables, networks, data)
+
+
+def _library_pair(
+    model: str, variables: dict[str, Variable], networks: dict[str, Any], data: Dataset
+) -> pg.LatentVariableModel:
+    """An instance of a model known by name; its arguments without a default are its variables."""
     if model not in MODELS:
-        near = difflib.get_close_matches(model, MODELS, 1)
+        near = difflib.get_close_matches(model, MODELS.names(), 1)
         raise ValueError(
-            f"Unknown model {model!r}; known are {', '.join(MODELS)}"
+            f"Unknown model {model!r}; known are {', '.join(MODELS.names())}"
             + (f", did you mean {near[0]}?" if near else ".")
             + ' A file is written my_model.py:build, a formula --p "p(z) p(x | z)" --q "q(z | x)".'
         )
-    parameters = inspect.signature(MODELS[model]).parameters
+    cls = MODELS.get(model)
+    parameters = inspect.signature(cls).parameters
     names = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-    if "hidden" not in parameters and settings:
-        raise ValueError(f"{model} is linear: it takes no --hidden and no --activation.")
-    odd = [name for name in variables if name not in names]
-    if odd:
+    refused = [f"--{name}" for name in networks if name not in parameters]
+    if refused:
+        raise ValueError(f"{model} takes no {' and no '.join(refused)}; leave it out.")
+    unknown = [name for name in variables if name not in names]
+    if unknown:
         text = f"{', '.join(names[:-1])} and {names[-1]}"
-        raise ValueError(f"{model} has the variables {text}, got {', '.join(odd)}.")
-    x = variables.setdefault("x", _family(data))
+        raise ValueError(f"{model} has the variables {text}, got {', '.join(unknown)}.")
+    x = variables.setdefault("x", _default_variable(data))
     latent = pg.Normal(min(8, max(1, int(np.prod(x.event_shape)) // 2)))
     if "y" in names and "y" not in variables:
         if "y" not in data.values:
@@ -94,35 +96,35 @@ def make_pair(
                 "--labels-column, or give --var y=categorical:10."
             )
         variables["y"] = read_variable("categorical", data["y"])
-    pair: pg.LatentVariableModel = MODELS[model](
-        **{name: variables.get(name, latent) for name in names}, **settings
+    pair: pg.LatentVariableModel = cls(
+        **{name: variables.get(name, latent) for name in names}, **networks
     )
     return pair
 
 
 def check_local(pair: pg.LatentVariableModel, known: Collection[str]) -> None:
-    """Refuse a formula with a latent that no data inform, unless --local says that it is meant.
+    """Refuse a formula with a latent whose guide depends on no data, unless --local is given.
 
     Args:
-        pair: what was declared.
-        known: variables that the data give.
+        pair: the declared pair.
+        known: the variables that the data have.
 
     Raises:
-        ValueError: names the latents, and the ways out.
+        ValueError: there is such a latent; the message names it and what can be done.
     """
     inferred = pair.factors("q")
     names = [name for name in pair.uninformed_names(known) if name in inferred]
     if names and not pair.local:
         raise ValueError(
-            f"No data inform {', '.join(names)}: --q gives one guide for all data, though --p draws "
-            f"{names[0]} anew for each datum. If each datum has its own, let the guide see the data, "
-            f"as in q({names[0]} | x). If you mean one value for all data, as the weights of a "
-            "regression have: global latents are not there yet. If one guide for all data is what you "
-            "mean, say so: --local."
+            f"The guide of {', '.join(names)} depends on no data, though --p draws {names[0]} for each "
+            f"datum. If each datum has its own value, let the guide depend on the data, as in "
+            f"q({names[0]} | x). One value for all data, such as the weights of a regression, is not "
+            "available yet. If one guide for all data is intended, add --local."
         )
 
 
 def transform(binarize: str | None, dequantize: bool, standardize: bool) -> Any:
+    """The transformation of the data that at most one of three options chooses."""
     if binarize not in (None, "dynamic", "static"):
         raise ValueError(f"--binarize must be dynamic or static, got {binarize!r}.")
     chosen = [binarize] if binarize else []
@@ -135,6 +137,7 @@ def transform(binarize: str | None, dequantize: bool, standardize: bool) -> Any:
 
 
 def two_numbers(text: str) -> tuple[float, float]:
+    """Counts or shares of the validation and test data."""
     try:
         first, second = (
             int(part) if part.strip().isdigit() else float(part) for part in text.split(",")
@@ -147,16 +150,17 @@ def two_numbers(text: str) -> tuple[float, float]:
 
 
 def assignments(texts: Sequence[str], flag: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    """Values by name from texts such as `z=normal:8`."""
+    values: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         name = name.strip()
         if not equals or not name.isidentifier():
             raise ValueError(f"{flag} must be name=value, such as z=normal:8; got {text!r}.")
-        if name in found:
+        if name in values:
             raise ValueError(f"{flag} names {name} twice.")
-        found[name] = value.strip()
-    return found
+        values[name] = value.strip()
+    return values
 
 
 def widths(text: str) -> tuple[int, ...]:
@@ -172,7 +176,7 @@ def widths(text: str) -> tuple[int, ...]:
 
 
 def shares(text: str) -> str | tuple[float, ...]:
-    """How the shares of classes are found, or their probabilities from text."""
+    """The class prior from text: a word, or the probabilities of the classes."""
     if "," not in text:
         return text
     try:
@@ -199,25 +203,22 @@ def _from_data(p: str, given: Container[str], data: Dataset) -> dict[str, pg.Var
         ValueError: a formula that cannot be read, or variables that the data do not have either.
     """
     names = dict.fromkeys(n for f in parse(p, "p") for n in (f.name, *f.parents))
-    left = [name for name in names if name not in given]
-    unknown = [name for name in left if name not in data.values]
+    missing = [name for name in names if name not in given]
+    unknown = [name for name in missing if name not in data.values]
     if unknown:
         options = " ".join(f"--var {name}=normal:8" for name in unknown)
         raise ValueError(
-            f"The data have no {', '.join(unknown)}, so --p needs its family: {options}, or bernoulli:8, "
-            "or categorical:10 for a class."
+            f"The data have no {', '.join(unknown)}, so --p needs its family: {options}, or "
+            "bernoulli:8, or categorical:10 for a class."
         )
-    found = {n: _family(data) for n in left if n == "x"}
-    for name in left:
-        if name != "x":
-            labels = not data[name].is_floating_point()
-            found[name] = read_variable("categorical" if labels else "normal", data[name])
-    return found
+    return {name: _default_variable(data, name) for name in missing}
 
 
-def _family(data: Dataset) -> pg.Variable:
-    """Bernoulli for zeros and ones, Gaussian for the rest; the shape of the data."""
-    x = data["x"]
-    shape = tuple(x.shape[1:])
-    binary = "x" in data.redrawn or bool(((x == 0) | (x == 1)).all())
-    return pg.Bernoulli(shape) if binary else pg.Normal(shape)
+def _default_variable(data: Dataset, name: str = "x") -> Variable:
+    """The variable that data suggest: a class for labels, otherwise the family that fits best."""
+    values = data[name]
+    if name != "x":
+        return read_variable("normal" if values.is_floating_point() else "categorical", values)
+    # Values that are drawn again for each batch as zeros and ones are probabilities until then.
+    binary = values[:1].round() if name in data.redrawn else values
+    return family_for(binary)(tuple(values.shape[1:]))

@@ -34,10 +34,12 @@ class Field:
         images: whether a datum is an image; `None` to decide by the shape.
 
     Example:
-        >>> import torch
-        >>> from probgen.data.field import Field
-        >>> Field(torch.zeros(3, 64)).is_images, Field(torch.zeros(3, 64), images=False).is_images
+        >>> import probgen as pg, torch
+        >>> images, table = pg.Field(torch.zeros(3, 64)), pg.Field(torch.zeros(3, 64), images=False)
+        >>> images.is_images, table.is_images
         (True, False)
+        >>> pg.Dataset.from_fields({"x": images})
+        Dataset(data, 3 data: x (64,))
     """
 
     values: Tensor

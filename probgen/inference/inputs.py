@@ -23,7 +23,8 @@ from probgen.data.support import (
     is_class,
     warn_coarse,
 )
-from probgen.implicit import ImplicitModel
+from probgen.implicit import ImplicitModel, check_pair
+from probgen.inference.compute.devices import as_device, placed
 from probgen.inference.informed import check_informed
 from probgen.inference.traces import PairTrace, Site, trace_pair
 from probgen.pair import LatentVariableModel, is_summable
@@ -117,6 +118,17 @@ def prepare(
             warn_coarse(value, name, owner)
     converted = {name: convert(v, variables.get(name), dtype) for name, v in values.items()}
     return dataset.with_fields(**{n: fields[n].with_values(v) for n, v in converted.items()})
+
+
+def place_and_prepare(
+    pair: LatentVariableModel, data: Any, owner: str, device: str | torch.device
+) -> tuple[LatentVariableModel, Dataset]:
+    """The pair and the data on a device, in the precision of the pair."""
+    check_pair(pair, owner)
+    target = as_device(device)
+    dtype = next((p.dtype for p in pair.parameters()), torch.get_default_dtype())
+    on_device = placed(pair, target, dtype)
+    return on_device, prepare(on_device, data, owner=owner, device=target, dtype=dtype)
 
 
 def check_other_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> None:

@@ -19,7 +19,6 @@ from probgen.pair import LatentVariableModel
 from probgen.plots.classes import analogies, confusion, denoising, errors, reliability
 from probgen.plots.latents import latent_scatter, manifold
 from probgen.plots.style import save
-from probgen.reports.run import holds_images
 from probgen.runs.fit import fit
 from probgen.storage.files import make_folder
 from probgen.variables import Bernoulli, Categorical, Normal
@@ -70,7 +69,7 @@ def few_labels_report(
     pictures["confusion"] = partial(confusion, found.confusion, names)
     codes = np.searchsorted(made.classes_, labels)
     pictures["reliability"] = partial(reliability, made.predict_proba(rows), codes)
-    if holds_images(test, "x", data):
+    if test.fields["x"].is_images:
         _, first = np.unique(codes, return_index=True)  # one of each class
         if made.method_ != "m1":
             pictures["analogies"] = partial(

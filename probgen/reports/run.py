@@ -14,7 +14,6 @@ import torch
 
 from probgen.basics.locking import one_at_a_time
 from probgen.data.dataset import Dataset, Splits
-from probgen.data.load import NAMES
 from probgen.data.support import is_class
 from probgen.implicit import ImplicitModel
 from probgen.inference.inputs import known_part
@@ -119,8 +118,6 @@ def _choose(
         skipped["learning_curve"] = "the run ended before its first epoch"
     if run.result.metrics:
         pictures["metrics"] = partial(metric_curves, run.result)
-    else:
-        skipped["metrics"] = "the objective returned its value only"
     held = held.stored()
     known = known_part(pair, held)
     target = next((n for n in pair.data_names if n in held.values and n != "y"), None)
@@ -131,7 +128,7 @@ def _choose(
         return pictures, {name: why for name, why in skipped.items() if name not in pictures}
     variable = pair.variables[target]
     given: dict[str, Any] = {n: _choices(pair, n) for n in pair.input_names}
-    is_images = holds_images(held, target, splits)
+    is_images = held.fields[target].is_images
     some = _some(known, 2000)
     if is_class(variable):
         reason = f"{target} is made of classes, which have no mean"
@@ -275,11 +272,3 @@ def _needs_class(pair: LatentVariableModel, data: Dataset) -> bool:
     """Whether a class that x depends on is not given for all data."""
     partly = data.observed or {}
     return any(name not in data.values or name in partly for name in pair.summed_names)
-
-
-def holds_images(data: Dataset, name: str, splits: Splits) -> bool:
-    """Whether a variable holds images: as its field says; for vectors of a file they are no images."""
-    field = data.fields[name]
-    if field.images is None and field.values.dim() == 2 and splits.source is not None:
-        return splits.source["name"] in NAMES
-    return field.is_images

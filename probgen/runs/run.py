@@ -18,7 +18,8 @@ from probgen.basics.locking import one_at_a_time
 from probgen.basics.text import printable
 from probgen.data.dataset import Dataset, Splits
 from probgen.data.fingerprint import fingerprint
-from probgen.data.load import NAMES, load, load_whole
+from probgen.data.load import load, load_whole
+from probgen.data.sources import SOURCES
 from probgen.inference.compute.devices import as_dtype
 from probgen.inference.inputs import known_part
 from probgen.inference.scoring.scores import Score
@@ -149,7 +150,7 @@ class Run:
         source = self.config["data"]["source"]
         if source is not None and name == source["name"]:
             return self.load_data()
-        if name in NAMES:
+        if name in SOURCES:
             raise RunError(
                 f"{self.path} was trained on {self.data['train']['name']}, prepared in its own way, which "
                 f"says nothing about {name}. Save what is to be scored as a file."
@@ -413,6 +414,9 @@ def score_from(tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any], p
         sizes = {array.shape[-1:] for array in arrays.values()}
         if len(sizes) != 1 or any(array.dtype.kind != "f" for array in arrays.values()):
             raise TypeError("its arrays are not one number a datum")
+        if "method" not in plain:  # written by a version whose scores did not state it
+            methods = {0: "exact", 1: "summed"}
+            plain = {**plain, "method": methods.get(plain["num_samples"], "importance")}
         chunk = plain.get("chunk")
         score = Score(**arrays, **{**plain, "chunk": chunk and (int(chunk[0]), int(chunk[1]))})
         repr(score)

@@ -19,7 +19,8 @@ import torch
 import typer
 
 import probgen as pg
-from probgen.cli import app as cli
+from probgen.cli import main as cli
+from probgen.models import MODELS
 from tests.attacks import Outcome
 
 SECONDS = 30
@@ -56,7 +57,7 @@ LAST: dict[str, list[str]] = {
 }
 """Budgets, so that what is right is quick."""
 
-MODELS = [*cli.MODELS, "model.py:build", "bad.py:build", "nothing.py:build", "vea", ""]
+MODEL_WORDS = [*MODELS.names(), "model.py:build", "bad.py:build", "nothing.py:build", "vea", ""]
 LEFT_OUT = {
     "--help",
     "-h",
@@ -124,7 +125,7 @@ def _line(draw: random.Random, options: dict[str, list[tuple[str, bool]]]) -> li
     words: list[str] = []
     if name == "train":
         words += draw.choice(
-            [[draw.choice(MODELS)], ["--p", draw.choice(MEANT["--p"])], [draw.choice(ODD)]]
+            [[draw.choice(MODEL_WORDS)], ["--p", draw.choice(MEANT["--p"])], [draw.choice(ODD)]]
         )
         words += draw.choice([["--data", draw.choice(MEANT["--data"])]] * 3 + [[]])
     elif name not in ("classify", "list"):

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import probgen as pg
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 from probgen.storage.files import read_record, read_tensors, write_record, write_tensors
 from tests.attacks import Outcome
 from tests.fitting import QUICK, structured, vae

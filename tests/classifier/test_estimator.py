@@ -21,9 +21,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import probgen as pg
-from probgen.classifier.methods import METHODS
+from probgen.classifier.method import METHODS as REGISTRY
 from tests.classifiers import quick
 
+METHODS = REGISTRY.names()
 Classifier = pg.SemiSupervisedClassifier
 
 
@@ -175,7 +176,7 @@ def test_a_run_directory_goes_on(iris: Any, tmp_path: Path) -> None:
 
 def test_a_start_by_spread_labels(iris: Any) -> None:
     """What spreads are the labels that are known; rows that have one keep it."""
-    from probgen.classifier.spreading import spread_labels
+    from probgen.classifier.label_spreading import spread_labels
 
     x, y, known = iris
     data = pg.Dataset(
@@ -250,24 +251,28 @@ def test_rows_that_no_label_reaches(iris: Any) -> None:
 
 def test_more_labels_do_not_mean_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where most rows have a label, an epoch is no pass over the few without one."""
-    from probgen.classifier import methods as stages
+    from probgen.classifier import training
+    from probgen.classifier.method import TrainingSettings
+    from probgen.classifier.methods.m2 import M2Method
 
     x = torch.randn(600, 4, generator=torch.Generator().manual_seed(0))
     composed: list[Any] = []
 
-    def goal(**settings: Any) -> pg.SemiSupervised:
+    def objective(**settings: Any) -> pg.SemiSupervised:
         composed.append(settings["labelled_batch"])
         return pg.SemiSupervised(**settings)
 
-    monkeypatch.setattr(stages, "SemiSupervised", goal)
-    monkeypatch.setattr(stages, "STEPS", 120)
+    monkeypatch.setattr(training, "SemiSupervised", objective)
+    monkeypatch.setattr(training, "NUM_STEPS", 120)
     epochs = []
     for known in (30, 570, 599):
         mask = torch.arange(600) < known
         data = pg.Dataset({"x": x, "y": (x[:, 0] > 0).long()}, observed={"y": mask})
-        plan = stages.Plan("m2", batch_size=300, hidden=(4,), device="cpu", class_prior="uniform")
-        made = stages.train(pg.Normal(4), 2, data, plan, None)
-        epochs.append(len(made.curves["m2"]))
+        settings = TrainingSettings(
+            batch_size=300, hidden=(4,), device="cpu", class_prior="uniform"
+        )
+        trained = M2Method().train(pg.Normal(4), pg.Categorical(2), data, settings)
+        epochs.append(len(trained.curves["m2"]))
     assert composed == [30, None, None]
     assert epochs == [40, 60, 60]  # of three steps of 270 rows without a label, or two of 300
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_wine
 
 import probgen as pg
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 from probgen.plots.classes import analogies, confusion, denoising, errors, reliability
 from tests.pairs import CASES
 
@@ -53,7 +53,7 @@ def test_each_draw_hides_other_labels(digits: pg.Splits) -> None:
     one = pg.few_labels(digits, "m2", labels=50, seeds=[7], **QUICK)
     assert one.seeds == [7] and np.isnan(one.error[1])
     with pytest.raises(
-        ValueError, match="labels=55 cannot be shared among 10 classes alike; use 50 or 60"
+        ValueError, match=r"labels=55 is no multiple of the 10 classes, .* use 50 or 60"
     ):
         pg.few_labels(digits, "m2", labels=55, **QUICK)
     with pytest.raises(ValueError, match="per_class must be from 1 to"):
@@ -150,7 +150,7 @@ def test_a_table_with_names(
     [
         ([], "Name the data"),
         (["--data", "digits", "--method", "m3"], "method must be one of"),
-        (["--data", "digits", "--labels", "7"], "cannot be shared among 10 classes"),
+        (["--data", "digits", "--labels", "7"], "no multiple of the 10 classes"),
         (["--data", "digits", "--hidden", "a"], "--hidden must be widths"),
         (["--data", "digits", "--class-prior", "a,b"], "--class-prior must be learned"),
         (["--data", "digits", "--class-prior", "even"], "class_prior must be"),

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import probgen as pg
-from probgen.classifier.error_curve import Errors
-from probgen.cli import app as cli
+from probgen.classifier.validation_errors import ValidationErrors
+from probgen.cli import main as cli
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3))
@@ -32,16 +32,16 @@ def interrupted(
     monkeypatch: pytest.MonkeyPatch, at: int, by: Callable[[], Any] = stop
 ) -> Iterator[list[int]]:
     """Ctrl-C after so many epochs of models with classes, over all fits."""
-    told, before = [0], Errors.__call__
+    told, before = [0], ValidationErrors.__call__
 
-    def call(self: Errors, result: Any) -> None:
+    def call(self: ValidationErrors, result: Any) -> None:
         told[0] += 1
         if told[0] == at:
             by()
         before(self, result)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Errors, "__call__", call)
+        patch.setattr(ValidationErrors, "__call__", call)
         yield told
 
 
@@ -112,7 +112,7 @@ def test_the_command_says_how_to_go_on(
         cli.main()
     said = capsys.readouterr()
     assert ended.value.code == 130 and not said.out
-    assert "To go on: the same command with --out runs/classify-m2-few-1" in said.err
+    assert "To continue: the same command with --out runs/classify-m2-few-1" in said.err
     assert Path("runs/classify-m2-few-1/results.json").exists() == (part == "pictures")
 
 

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 import probgen as pg
-from probgen.cli import app as cli
-from probgen.cli.parsing import MODELS
+from probgen.cli import main as cli
+from probgen.cli import options
+from probgen.families import FAMILIES
+from probgen.models import MODELS
 
 pytestmark = pytest.mark.filterwarnings("ignore::probgen.UnreliableEstimateWarning")
 
@@ -131,7 +133,9 @@ def test_formulas_files_and_library_names(probgen: Any, tmp_path: Path) -> None:
                        "--hidden", "8", "-q")  # fmt: skip
         assert done.status == 0, done.err
         assert set(pg.load_run(f"of-{name}").pair.variables) == {"x", *variables}
-    assert tuple(MODELS) == cli.MODELS
+    help = probgen("train", "--help").out
+    assert {"vae", "ppca", "factor-analysis", "cvae", "m2", "m1+m2", "adgm"} <= set(MODELS.names())
+    assert all(name in help for name in (*MODELS.names(), *FAMILIES.names()))
 
 
 def test_resuming_and_more_epochs(probgen: Any) -> None:
@@ -164,9 +168,9 @@ def test_another_file_is_scored_whole(probgen: Any, tmp_path: Path) -> None:
 
 BAD: list[tuple[str, str]] = [
     ("train vae", "Name the data: --data digits"),
-    ("train --data digits", "Give one model: a name (vae, ppca, factor-analysis, cvae, m2, m1+m2, adgm)"),
+    ("train --data digits", "Give one model: a name (adgm, cvae, factor-analysis, m1+m2, m2, ppca, vae)"),
     ("train vae --p p(x) --data digits", "Give one model"),
-    ("train vea --data digits", "Unknown model 'vea'; known are vae, ppca, factor-analysis, cvae, m2, m1+m2, adgm, did you mean vae?"),
+    ("train vea --data digits", "Unknown model 'vea'; known are adgm, cvae, factor-analysis, m1+m2, m2, ppca, vae, did you mean vae?"),
     ("train vae --data digit", 'did you mean "digits"?'),
     ("train vae --data none.csv", "there is no file"),
     ("train vae --data digits --var z", "--var must be name=value, such as z=normal:8; got 'z'"),
@@ -176,13 +180,13 @@ BAD: list[tuple[str, str]] = [
     ("train vae --data digits --var w=normal:2", "has the variables x and z, got w"),
     ("train vae --data digits --var x=bernoulli", "x has values outside its support"),
     ("train vae --data digits --var x=normal:63", "x has shape (1257, 64), but VAE expects (data, 63)"),
-    ("train ppca --data digits --hidden 5", "ppca is linear: it takes no --hidden"),
+    ("train ppca --data digits --hidden 5", "ppca takes no --hidden"),
     ("train --p p(z)p(x|z --data digits", "Expected ')' to close p(x, but the formula ends.\n    p(z)p(x|z\n             ^"),
     ("train --p p(z)p(x|z) --q q(w|x) --var z=normal:2 --var x=normal --data digits", "q(w) infers a variable that the model has no factor for"),
     ("train --p p(z)p(x|z) --var z=normal:2 --var x=normal --data digits", "Nothing infers 'z'"),
-    ("train --p p(z|x)p(x|z) --var z=normal:2 --var x=normal --data digits", "run in a circle"),
+    ("train --p p(z|x)p(x|z) --var z=normal:2 --var x=normal --data digits", "form a cycle"),
     ("train --p p(x)p(x) --var x=normal --data digits", "'x' has two factors"),
-    ("train --p p(x) --var x=normal --var w=normal:2 --data digits", "w=Normal(2) stands in no factor"),
+    ("train --p p(x) --var x=normal --var w=normal:2 --data digits", "w=Normal(2) is in no factor"),
     ("train my.py:build --data digits", "There is no file"),
     ("train my.py --data digits", "written file:builder"),
     ("train vae --data digits --epochs 0", "num_epochs must be an int of at least 1, got 0"),
@@ -202,8 +206,8 @@ BAD: list[tuple[str, str]] = [
     ("train vae --data digits --binarize yes", "--binarize must be dynamic or static"),
     ("train vae --data digits --binarize static --dequantize", "exclude each other"),
     ("train vae --data digits --split 1", "--split must be two numbers"),
-    ("train vae --data digits --split inf,0", "split must be counts or shares from 0"),
-    ("train vae --data digits --split nan,0", "split must be counts or shares from 0"),
+    ("train vae --data digits --split inf,0", "split must be counts, or fractions from 0 to 1"),
+    ("train vae --data digits --split nan,0", "split must be counts, or fractions from 0 to 1"),
     ("train vae --data digits --particles 99999999999999999999", "Error: "),
     ("train vae --data digits --var z=normal:999999999x999999999x999999999", "out of memory"),
     ("train vae --data digits --hidden 99999999999999999999", "Error: "),
@@ -220,7 +224,7 @@ BAD: list[tuple[str, str]] = [
     ("evaluate .", "it has no config.json"),
     ("evaluate run --samples 1", "num_samples must be an int of at least 2"),
     ("evaluate run --part all", "--part must be one of train, validation, test, got 'all'"),
-    ("evaluate run --method magic", 'method must be "importance" or "exact"'),
+    ("evaluate run --method magic", 'method must be one of "exact", "importance", "auto"'),
     ("evaluate run --method exact", "has no closed form"),
     ("evaluate run --limit 0", "--limit must be at least 1"),
     ("evaluate run --data other.npy", "expects (data, 64)"),
@@ -286,7 +290,8 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 def test_help_does_not_wait_for_pytorch() -> None:
     code = """
 import sys
-from probgen.cli import app as cli
+from probgen.cli import main as cli
+from probgen.cli import options
 sys.argv = ["probgen", "train", "--help"]
 try:
     cli.main()
@@ -301,14 +306,14 @@ assert not heavy, heavy
 def test_completion_knows_models_data_and_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = run_python("from probgen.cli.app import main; main()", _PROBGEN_COMPLETE="source_bash")
+    done = run_python("from probgen.cli.main import main; main()", _PROBGEN_COMPLETE="source_bash")
     assert "complete" in done.stdout
     monkeypatch.chdir(tmp_path)
     Path("mine.csv").write_text("1\n")
     Path("runs/a").mkdir(parents=True)
-    assert cli._complete_model("p") == ["ppca"]
-    assert cli._complete_data("m") == ["mnist", "mine.csv"]
-    assert cli._complete_run("runs/") == ["runs/a"] and cli._complete_run("nowhere/") == []
+    assert options.complete_model("p") == ["ppca"]
+    assert options.complete_data("m") == ["mnist", "mine.csv"]
+    assert options.complete_run("runs/") == ["runs/a"] and options.complete_run("nowhere/") == []
 
 
 def test_the_installed_command(tmp_path: Path) -> None:
@@ -408,7 +413,7 @@ def test_one_guide_for_all_data_is_said_by_an_option(
 ) -> None:
     refused = probgen(*REGRESSION)
     assert refused.status == 2 and not Path("r").exists()
-    assert "No data inform w: --q gives one guide" in refused.err and "--local" in refused.err
+    assert "The guide of w depends on no data" in refused.err and "--local" in refused.err
     assert "declare" not in refused.err and "class" not in refused.err
     assert not [w for w in recwarn if "declare" in str(w.message)]
     done = probgen(*REGRESSION, "--local", "--name", "Mixture")
@@ -422,6 +427,6 @@ def test_a_name_is_for_a_formula(probgen: Any) -> None:
         done = probgen(*TRAIN, *words)
         assert done.status == 2 and "--local and --name are for a formula" in done.err
     taken = probgen(*REGRESSION, "--var", "name=normal:2")
-    assert taken.status == 2 and "--var name: no variable can be called so" in taken.err
+    assert taken.status == 2 and "--var name: this name is reserved" in taken.err
     odd = probgen(*REGRESSION, "--local", "--name", "my model")
     assert odd.status == 2 and "'my model'" in odd.err

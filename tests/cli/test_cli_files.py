@@ -17,7 +17,7 @@ import pytest
 
 import probgen as pg
 import probgen.reports.few_labels  # before permissions are given up, which modules need too
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 from probgen.plots import report
 from tests.forging import forged
 
@@ -145,7 +145,7 @@ def test_an_error_of_the_system_names_the_file(
     def fails(_: Path) -> None:
         raise OSError(code, os.strerror(code), "a.txt")
 
-    monkeypatch.setattr("probgen.cli.commands.list_runs", fails)
+    monkeypatch.setattr("probgen.cli.run_commands.list_runs", fails)
     assert message in refusal(monkeypatch, capsys, "list")
 
 

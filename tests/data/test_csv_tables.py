@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 import probgen as pg
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 
 
 def whole(path: Path, content: str, **settings: Any) -> pg.Dataset:

@@ -14,8 +14,8 @@ import torch
 from sklearn.datasets import load_digits
 
 import probgen as pg
-from probgen.data import load as sources
 from probgen.data.fingerprint import fingerprint
+from probgen.data.sources import mnist
 
 
 def test_digits_are_dequantized_by_one_stored_draw() -> None:
@@ -166,7 +166,7 @@ def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             path = folder / f"{prefix}-{suffix}-ubyte.gz"
             path.write_bytes(gzip.compress(head + array.tobytes(), 1))
             hashes[path.name] = pooch.file_hash(str(path))
-    monkeypatch.setattr(sources, "MNIST_FILES", hashes)
+    monkeypatch.setattr(mnist, "MNIST_FILES", hashes)
     monkeypatch.setenv("PROBGEN_DATA_DIR", str(tmp_path))
     return folder
 
@@ -198,7 +198,7 @@ def test_corrupt_files_are_refused(small_mnist: Path) -> None:
 def test_truncated_idx_is_refused(small_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = small_mnist / "t10k-labels-idx1-ubyte.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-3]))
-    monkeypatch.setattr("pooch.file_hash", lambda name: sources.MNIST_FILES[Path(name).name])
+    monkeypatch.setattr("pooch.file_hash", lambda name: mnist.MNIST_FILES[Path(name).name])
     with pytest.raises(ValueError, match="cut short"):
         pg.load("mnist")
 

@@ -150,8 +150,8 @@ BAD: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
     "empty": ("t.csv", b"", {}, "t.csv is empty"),
     "ragged": ("t.csv", b"a,b\n1,2\n3,4,5\n6\n", {}, "cannot be read as a table"),
     "not text": ("t.csv", b"\xff\xfe\x00\x01", {}, "cannot be read as a table"),
-    "only labels": ("t.csv", b"kind\n1\n2\n", {"labels": "kind"}, "no column left beside the labels"),
-    "real labels": ("t.csv", b"a,k\n1,0.5\n2,1.5\n", {"labels": "k"}, "0.5 is no whole number"),
+    "only labels": ("t.csv", b"kind\n1\n2\n", {"labels": "kind"}, "no column besides the labels"),
+    "real labels": ("t.csv", b"a,k\n1,0.5\n2,1.5\n", {"labels": "k"}, "0.5 is not a whole number"),
     "no label known": ("t.csv", b"a,k\n1,\n2,\n", {"labels": "k"}, "no label of t.csv is known"),
     "cut short": ("t.npy", b"\x93NUMPY\x01\x00v\x00{'descr'", {}, "cannot be read as .npy"),
     "not npy": ("t.npy", b"hello", {}, "cannot be read as .npy"),
@@ -165,7 +165,7 @@ BAD: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
     "levels": ("t.csv", b"a\n1\n2\n3\n", {"transform": "dequantize"}, "say how many grey levels"),
     "grey": ("t.csv", b"a\n1\n2\n3\n4\n5\n6\n", {"transform": "static"}, r"must lie in [0, 1]"),
     "constant": ("t.csv", b"a,b\n1,2\n1,3\n1,4\n1,5\n1,6\n", {"transform": "standardize"}, "1 elements of x are constant, the first is number 0"),
-    "flat": ("t.csv", b"a,b\n1,2\n1,3\n1,4\n1,5\n1,6\n", {"flat": False}, "2 elements make no square image"),
+    "flat": ("t.csv", b"a,b\n1,2\n1,3\n1,4\n1,5\n1,6\n", {"flat": False}, "x has 2 elements, which make no square image"),
 }  # fmt: skip
 
 

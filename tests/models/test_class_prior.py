@@ -174,5 +174,5 @@ def test_shares_refused(prior: Any, message: str, unbalanced: Any) -> None:
 
 
 def test_m1_has_no_shares(unbalanced: Any) -> None:
-    with pytest.raises(ValueError, match='the method is "m1", whose VAE knows none'):
+    with pytest.raises(ValueError, match='the method is "m1", whose model of the rows has none'):
         quick("m1", num_epochs=1, class_prior=[0.9, 0.1]).fit(unbalanced[0], unbalanced[2])

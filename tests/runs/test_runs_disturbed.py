@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import probgen as pg
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 from probgen.storage.files import read_tensors
 from tests.fitting import QUICK, structured, vae, weights
 

@@ -21,7 +21,7 @@ import torch
 
 import probgen as pg
 from probgen.basics.progress import Progress
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 from probgen.inference.training.recorder import Recorder
 from probgen.storage.files import read_record, read_tensors, write_record, write_tensors
 from probgen.storage.pair_json import pair_from_json

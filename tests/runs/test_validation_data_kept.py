@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 import probgen as pg
-from probgen.cli import app as cli
+from probgen.cli import main as cli
 from probgen.storage.files import read_record, write_record
 
 X = np.random.default_rng(0).normal(size=(40, 2))

@@ -18,6 +18,7 @@ from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
 from probgen.data.support import is_class
 from probgen.pair import LatentVariableModel
+from probgen.variables import Variable
 
 
 @one_at_a_time
@@ -126,20 +127,21 @@ def decode_draws(
     return mean if given else mean.squeeze(1)
 
 
-def mean_of(fn: Any, name: str, owner: str) -> Tensor:
-    """The mean of a distribution, in closed form.
+def mean_of(fn: Any, name: str, owner: str, variable: Variable | None = None) -> Tensor:
+    """The mean of a distribution in closed form, or what its family shows in place of a mean.
 
     Args:
         fn: the distribution.
         name: its variable, for messages.
         owner: the function that error messages name.
+        variable: the variable, whose `reconstruction` is taken.
 
     Raises:
         ValueError: the family has no mean, or none in closed form.
     """
     mean: Tensor | None = None
     with suppress(NotImplementedError):
-        mean = fn.mean
+        mean = fn.mean if variable is None else variable.reconstruction(fn)
     if mean is None or bool(mean.isnan().all()):
         raise ValueError(
             f"{owner}: {name} is drawn from {family_name(fn)}, which has no mean in closed form. "
@@ -171,7 +173,7 @@ def _mean_in(trace: Any, pair: LatentVariableModel, name: str, owner: str) -> Te
         raise ValueError(f"{owner}: {name!r} is no variable of {pair.name}.")
     if is_class(pair.variables.get(name)):
         raise ValueError(f"{owner}: {name} is made of classes, which have no mean.")
-    return mean_of(site["fn"], name, owner)
+    return mean_of(site["fn"], name, owner, pair.variables.get(name))
 
 
 class _LatentsAtMeans(Messenger):

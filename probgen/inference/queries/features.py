@@ -11,8 +11,9 @@ from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
 from probgen.data.field import Field
 from probgen.data.noise import GaussianNoise
+from probgen.inference.inputs import place_and_prepare
 from probgen.inference.queries.decode import family_name, mean_of
-from probgen.inference.queries.posterior import BLOCK, place_and_prepare
+from probgen.inference.queries.posterior import BLOCK
 from probgen.inference.sobol import is_gaussian
 from probgen.inference.traces import trace_guide
 from probgen.pair import LatentVariableModel

@@ -13,10 +13,8 @@ from probgen.basics.locking import one_at_a_time
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
-from probgen.implicit import check_pair
-from probgen.inference.compute.devices import as_device, placed
 from probgen.inference.expectations import class_weights
-from probgen.inference.inputs import prepare
+from probgen.inference.inputs import place_and_prepare
 from probgen.inference.queries.decode import mean_of
 from probgen.inference.traces import innermost, trace_pair
 from probgen.pair import LatentVariableModel
@@ -124,9 +122,9 @@ def reconstruct(
                         "it would be drawn from the prior. Give it too."
                     )
                 if name in block.values and not _is_class(site["fn"]):
-                    parts.setdefault(name, []).append(
-                        mean_of(site["fn"], name, "reconstruct").cpu()
-                    )
+                    variable = decoder.variables.get(name)
+                    mean = mean_of(site["fn"], name, "reconstruct", variable)
+                    parts.setdefault(name, []).append(mean.cpu())
     if not parts:
         raise ValueError(f"reconstruct: the data of {pair.name} are classes, which have no mean.")
     return {name: torch.cat(blocks) for name, blocks in parts.items()}
@@ -163,18 +161,6 @@ def _sum_except(value: Tensor, *dims: int) -> Tensor:
 
 def _is_class(fn: Any) -> bool:
     return isinstance(innermost(fn), torch.distributions.Categorical)
-
-
-def place_and_prepare(
-    pair: LatentVariableModel, data: Any, owner: str, device: str | torch.device
-) -> tuple[LatentVariableModel, Dataset]:
-    """The pair and the data on a device, in the precision of the pair."""
-    check_pair(pair, owner)
-    target = as_device(device)
-    dtype = next((p.dtype for p in pair.parameters()), torch.get_default_dtype())
-    ready = placed(pair, target, dtype)
-    dataset = prepare(ready, data, owner=owner, device=target, dtype=dtype)
-    return ready, dataset
 
 
 def device_of(dataset: Dataset) -> torch.device:

@@ -1,9 +1,9 @@
-"""Scores that can be believed: log p(x) with its errors, its diagnostics and what it is a score of."""
+"""Scores: log p(x) per datum with its errors, its diagnostics and the data that it belongs to."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probgen.basics.tensors import refuse_masked
-from probgen.basics.text import aligned
 from probgen.data.dataset import Dataset
 from probgen.data.fingerprint import fingerprint
 from probgen.inference.scoring.arviz import FEWEST_DRAWS
@@ -19,8 +18,13 @@ from probgen.inference.scoring.arviz import FEWEST_DRAWS
 Array = NDArray[np.float64]
 
 
+METHOD_NAMES = {
+    "exact": "closed form", "summed": "exact sum", "importance": "importance sampling",
+}  # fmt: skip
+"""How methods are called in text; others by their own names."""
+
 DOUBTFUL_SHARE = 0.1
-"""Share of data with a k̂ that is too high, or unknown, from which on a score is doubted."""
+"""If k̂ is too high, or unknown, for a larger share of the data, a score is only a lower bound."""
 
 
 class UnreliableEstimateWarning(UserWarning):
@@ -31,43 +35,55 @@ class UnreliableEstimateWarning(UserWarning):
 class Score:
     """log p(x) of a data set, per datum and on average, in nats.
 
-    The average of importance weights has log p(x) as an upper bound of its expectation. The number is
-    printed with `=` only where nothing says that it is lower by more than its error, `is_lower_bound`;
-    `>=`, the notes and `warning()` follow that one property.
+    The expectation of an importance-weighted estimate is at most log p(x). The average is printed
+    with `=` only if no diagnostic says that it is too low by more than its error, and with `>=`
+    otherwise: see `is_lower_bound`, which the notes and `warning()` follow.
 
-    A k̂ above the threshold says that errors cannot be believed; one below it does not say that they
-    can. All diagnostics here are of the weights that were drawn. Where the guide misses a part of the
-    posterior, none is drawn there: weights look even, k̂ is low, and the number is too low by more
-    than the error stated. What helps is to compare: other guides, other seeds with many more draws,
-    or data simulated by the model.
+    A k̂ above the threshold says that the errors are not reliable; a k̂ below it does not say that
+    they are. All diagnostics are computed from the weights that were drawn. If the guide misses a
+    part of the posterior, no draw lies there: the weights look even, k̂ is low, and the estimate is
+    too low by more than the stated error. It helps to compare with other guides, other seeds and
+    many more draws, or with data simulated by the model.
 
     Attributes:
-        log_prob: per datum, shape `(data,)`.
-        standard_error: Monte Carlo standard error of each; zero where the value is exact.
+        log_prob: log p(x) of each datum, nats, shape `(data,)`.
+        standard_error: Monte Carlo standard error of each; zero if the value is exact.
         bias: estimated bias of each, at most zero: −(relative variance of the mean weight) / 2.
         ess: effective sample size of each.
-        khat: Pareto shape of each datum's weights; −inf where they are equal ("exact"), 0 or +inf
-            where the largest are tied, as those of discrete latents with few states are (0: their
-            frequencies are known well enough); NaN where there are fewer than 25 draws, or where all
-            draws of a discrete latent have one weight, which says nothing of states not drawn.
-        num_samples: importance samples a datum; 0 for a closed form.
-        measure: what the nats are of, such as "density of x".
-        transformation: what was done to the raw data.
+        khat: Pareto shape of each datum's weights; −inf if they are equal ("exact"); 0 or +inf if
+            the largest are tied, as for discrete latents with few states (0: their frequencies are
+            known well enough); NaN if there are fewer than 25 draws, or if all draws of a discrete
+            latent have one weight, which says nothing about states that were not drawn.
+        num_samples: importance samples per datum; 0 for a closed form, 1 if all latents are summed.
+        measure: the measure of the probability, such as "density of x".
+        transformation: what was done to the raw data, in words.
         log_jacobian: what to add for the density before the transformation, nats.
         data_hash: fingerprint of the data scored.
-        name: of the model.
+        name: name of the model.
         quantity: what was scored, such as `log p(x)`, `log p(x, y)` or `log p(x | y)`.
-        replicates: for quasi-Monte Carlo the estimate of p(x) by each randomization over the one by
-            all, shape `(randomizations, data)`; their points are shared by the data, so the errors
-            of the data are not independent.
-        chunk: data and draws in a pass. With other chunks the same seed gives other draws; they
-            follow from the pair, the number of data and the device.
-        precision: what networks and log-probabilities were computed in, where that is known.
+        replicates: for quasi-Monte Carlo, the estimate of p(x) by each randomization divided by
+            the estimate by all, shape `(randomizations, data)`. All data share the points, so the
+            errors of the data are not independent.
+        chunk: number of data and of draws in a pass. With other chunks the same seed gives other
+            draws. Chunks follow from the pair, the number of data and the device.
+        precision: what networks and log-probabilities were computed in, if that is known.
+        method: how it was computed: `"exact"`, by a closed form; `"summed"`, all latents summed out;
+            `"importance"`, by importance sampling from the guide.
+        decoder_passes: how often the decoder was computed per datum: draws times the terms of exact
+            sums; 0 for a closed form; `None` if that is not known.
 
     References:
         Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders", eq. 8.
         Nowozin, 2018, "Debiasing evidence approximations", prop. 1 (bias and variance).
         Vehtari et al., 2024, "Pareto smoothed importance sampling" (k̂ and its threshold).
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+        >>> ppca = pg.models.PPCA(x=pg.Normal(3), z=pg.Normal(1)).set_maximum_likelihood(x)
+        >>> score = pg.log_marginal_likelihood(ppca, x, method="exact")
+        >>> score.method, score.is_exact, score.log_prob.shape
+        ('exact', True, (100,))
     """
 
     log_prob: Array
@@ -85,6 +101,8 @@ class Score:
     replicates: Array | None = None
     chunk: tuple[int, int] | None = None
     precision: str | None = None
+    method: str = "importance"
+    decoder_passes: float | None = None
 
     @classmethod
     def closed_form(
@@ -97,19 +115,25 @@ class Score:
         model: str = "model",
         quantity: str = "log p(x)",
     ) -> Score:
-        """The score of a model from elsewhere whose log-probabilities are exact.
+        """The score of a model of your own whose log-probabilities are exact.
 
         Args:
-            log_prob: of each datum, nats.
-            data: what was scored, so that tables can tell whether others scored the same.
+            log_prob: log-probability of each datum, nats, shape `(data,)`.
+            data: the data that were scored, so that tables can tell whether scores are comparable.
             names: the variables scored.
-            measure: what the nats are of.
-            model: its name.
+            measure: the measure, such as "density of x".
+            model: name of the model.
             quantity: what was scored.
 
         Raises:
             TypeError: data that are no Dataset.
-            ValueError: not one finite value a datum.
+            ValueError: not one finite value per datum.
+
+        Example:
+            >>> import numpy as np, torch, probgen as pg
+            >>> data = pg.Dataset({"x": torch.zeros(4, 1)})
+            >>> pg.Score.closed_form(np.zeros(4), data, model="mine").mean
+            0.0
         """
         if not isinstance(data, Dataset):
             raise TypeError(
@@ -119,7 +143,7 @@ class Score:
         values = np.asarray(log_prob, dtype=np.float64)
         if values.shape != (len(data),) or not np.isfinite(values).all():
             raise ValueError(
-                f"Score.closed_form: expected {len(data)} finite values, one a datum, got shape "
+                f"Score.closed_form: expected {len(data)} finite values, one per datum, got shape "
                 f"{values.shape} with {int((~np.isfinite(values)).sum())} not finite."
             )
         zero = np.zeros_like(values)
@@ -134,16 +158,18 @@ class Score:
             **provenance(data, names),
             name=model,
             quantity=quantity,
+            method="exact",
+            decoder_passes=0.0,
         )
 
     @property
     def mean(self) -> float:
-        """Average log p(x), nats a datum."""
+        """Average log p(x), nats per datum."""
         return float(self.log_prob.mean())
 
     @property
     def monte_carlo_error(self) -> float:
-        """Standard error of the average that the finite number of draws causes."""
+        """Standard error of the average due to the finite number of draws, nats."""
         if self.replicates is not None:
             averages = self.replicates.mean(1)
             return float(averages.std(ddof=1) / math.sqrt(len(averages)))
@@ -151,94 +177,94 @@ class Score:
 
     @property
     def sampling_error(self) -> float:
-        """Standard error of the average as an estimate over all data like these."""
+        """Standard error of the average as an estimate of its expectation over new data, nats."""
         if len(self.log_prob) < 2:
             return math.nan
         return float(self.log_prob.std(ddof=1) / math.sqrt(len(self.log_prob)))
 
     @property
     def mean_bias(self) -> float:
-        """Delta-method estimate of the average's bias; the estimate is low by its size."""
+        """Estimated bias of the average by the delta method, nats; at most zero."""
         return float(self.bias.mean())
 
     @property
     def is_exact(self) -> bool:
-        """Whether every value is exact: a closed form, or weights without spread."""
+        """Whether every value is exact: a closed form, or equal weights."""
         return self.num_samples == 0 or bool(np.isneginf(self.khat).all())
 
     @property
     def is_lower_bound(self) -> bool:
-        """Whether the number must be read as a lower bound, for one of these reasons.
+        """Whether the average is only a lower bound, for one of these reasons.
 
-        The estimated bias exceeds the Monte Carlo error or a tenth of a nat; k̂ is above its threshold,
-        or unknown, for more than a tenth of the data; half of the data rest on fewer than ten
-        effective samples. `False` does not prove the number right: see the class.
+        The estimated bias exceeds the Monte Carlo error or 0.1 nats; k̂ is above its threshold, or
+        unknown, for more than 10 % of the data; half of the data have fewer than ten effective
+        samples. `False` does not prove that the estimate is right: see the class.
         """
-        return bool(self._reasons())
+        return bool(self.reasons())
 
     @property
     def khat_threshold(self) -> float:
-        """min(1 − 1/log10 K, 0.7): above it the errors stated here cannot be relied on."""
+        """min(1 − 1/log10 K, 0.7): if k̂ is above it, the stated errors are not reliable."""
         if self.num_samples < 2:
             return math.nan
         return min(1 - 1 / math.log10(self.num_samples), 0.7)
 
     @property
     def share_above_threshold(self) -> float:
-        """Share of data whose k̂ is above the threshold; NaN where k̂ is."""
+        """Share of data whose k̂ is above the threshold; NaN if no k̂ is known."""
         if np.isnan(self.khat).all():
             return math.nan
         return float((self.khat > self.khat_threshold).mean())
 
     @property
     def khat_median(self) -> float:
-        """Of the data for which k̂ is known; NaN where it is for none."""
+        """Median k̂ of the data for which it is known; NaN if it is known for none."""
         known = self.khat[~np.isnan(self.khat)]
         return float(np.median(known)) if len(known) else math.nan
 
     def warning(self) -> str | None:
-        """In words why the number must be read as a lower bound, or `None` where it need not be."""
-        reasons = self._reasons()
+        """Why the average is only a lower bound, in words; `None` if it is not known to be one."""
+        reasons = self.reasons()
         if not reasons:
             return None
         return (
-            f"{self.quantity} of {self.name}: {'; '.join(reasons)}. Read it as a lower bound; take more "
-            "samples, or a guide with more room."
+            f"{self.quantity} of {self.name}: {'; '.join(reasons)}. The average is therefore only a "
+            "lower bound. Increase num_samples, or use a more flexible guide."
         )
 
-    def _reasons(self) -> list[str]:
-        """Why it is a lower bound; all that is printed of a score goes by this."""
+    def reasons(self) -> list[str]:
+        """The reasons why the average is only a lower bound; none if it is not known to be one."""
         if self.is_exact:
             return []
         reasons = []
         share = self.share_above_threshold
         if share > DOUBTFUL_SHARE:
             reasons.append(
-                f"k̂ is above {self.khat_threshold:.2f} for {share:.0%} of the data, so the errors "
-                "stated are too small"
+                f"k̂ is above {self.khat_threshold:.2f} for {share:.0%} of the data, so the stated "
+                "errors are too small"
             )
         unknown = float(np.isnan(self.khat).mean())
         if unknown > DOUBTFUL_SHARE and self.num_samples < FEWEST_DRAWS:
             reasons.append(
-                f"k̂ cannot be estimated from fewer than {FEWEST_DRAWS} samples, so nothing checks "
-                "the errors stated"
+                f"k̂ cannot be estimated from fewer than {FEWEST_DRAWS} samples, so the stated "
+                "errors are not checked"
             )
         elif unknown > DOUBTFUL_SHARE:
             reasons.append(
                 f"all draws have the same weight for {unknown:.0%} of the data, which says nothing "
-                "of values of the discrete latents that were not drawn"
+                "about values of the discrete latents that were not drawn"
             )
         if self.mean_bias < -0.1 or -self.mean_bias > self.monte_carlo_error:
-            reasons.append(f"the estimate is low by about {-self.mean_bias:.2g} nats a datum")
+            reasons.append(f"the estimate is too low by about {-self.mean_bias:.2g} nats per datum")
         if float(np.median(self.ess)) < 10:
             reasons.append(
-                f"half of the data rest on fewer than {np.median(self.ess):.1f} effective samples"
+                f"half of the data have fewer than {np.median(self.ess):.1f} effective samples"
             )
         return reasons
 
     def __repr__(self) -> str:
         head = (
-            f"{self.quantity} {'>=' if self.is_lower_bound else '='} {self.mean:.2f} nats a datum"
+            f"{self.quantity} {'>=' if self.is_lower_bound else '='} {self.mean:.2f} nats per datum"
         )
         errors = "exact" if self.is_exact else f"± {self.monte_carlo_error:.2g} Monte Carlo"
         draws = {0: "closed form", 1: "summed exactly"}.get(self.num_samples)
@@ -247,14 +273,18 @@ class Score:
             draws += f", {len(self.replicates)} scrambles of Sobol points"
         head += f", {errors}, ± {self.sampling_error:.2g} test sampling"
         head += f" ({len(self.log_prob)} data, {draws})"
-        scale = (
-            f"  scale add {self.log_jacobian:.2f} nats for the density of the data before scaling"
-        )
-        scaled = [scale] * bool(self.log_jacobian)
+        extra = []
+        if self.log_jacobian:
+            extra.append(
+                f"  scale for the density of the data before scaling, add {self.log_jacobian:.2f} nats"
+            )
+        if self.decoder_passes:
+            passes = f"{self.decoder_passes:,.0f} decoder passes per datum"
+            extra.append(f"  cost  {METHOD_NAMES.get(self.method, self.method)}, {passes}")
         if self.is_exact:
-            return "\n".join([f"{head}; {self._what()}", *scaled])
+            return "\n".join([f"{head}; {self._what()}", *extra])
         head += f", bias {self.mean_bias:.2g}; {self._what()}"
-        lines = [head, *scaled, f"  ESS   {_summary(self.ess, worst=np.min, digits=1)}"]
+        lines = [head, *extra, f"  ESS   {_summary(self.ess, worst=np.min, digits=1)}"]
         if np.isnan(self.khat).all():
             few = self.num_samples < FEWEST_DRAWS
             why = f"from fewer than {FEWEST_DRAWS} samples" if few else "from equal weights"
@@ -273,79 +303,13 @@ class Score:
 
 
 def provenance(data: Dataset, names: Sequence[str]) -> dict[str, Any]:
-    """What a score of some variables says of their data, as fields of `Score`."""
+    """The fields of `Score` that describe the data of some variables."""
     words = [data.transformations[name] for name in names if name in data.transformations]
     return {
         "transformation": "; ".join(words) or "none",
         "log_jacobian": sum(data.log_jacobians.get(name, 0.0) for name in names),
         "data_hash": fingerprint({name: data[name] for name in names}, data.observed),
     }
-
-
-def table(scores: Mapping[str, Score]) -> str:
-    """Scores of several models on the same data, best first, as an aligned table.
-
-    Raises:
-        TypeError: a value that is no Score.
-        ValueError: the scores are of different data, or of a density and of a probability mass;
-            no order among them would mean anything.
-    """
-    if not isinstance(scores, Mapping):
-        raise TypeError(
-            f"table: give a dict of scores by the model's name, got {type(scores).__name__}."
-        )
-    if not scores:
-        raise ValueError("table: give at least one score by the model's name.")
-    for name, score in scores.items():
-        if not isinstance(score, Score):
-            raise TypeError(f"table: {name} must be a Score, got {type(score).__name__}.")
-    first_name, first = next(iter(scores.items()))
-    for name, score in scores.items():
-        for what, a, b in (
-            ("quantities", first.quantity, score.quantity),
-            ("measures", first.measure, score.measure),
-            ("transformations", first.transformation, score.transformation),
-            ("data", first.data_hash, score.data_hash),
-        ):
-            if a != b:
-                raise ValueError(
-                    f"table: {first_name} and {name} have different {what} ({a} and {b}), so their "
-                    "scores cannot be compared. Score both on the same prepared Dataset, and the "
-                    'same variables of it, as in data.only("x").'
-                )
-    rows = [("model", first.quantity, "± MC", "± test", "bias", "K", "ESS median", "k̂ median")]
-    for name, score in sorted(scores.items(), key=lambda item: -item[1].mean):
-        exact = score.is_exact
-        rows.append(
-            (
-                name,
-                f"{'>= ' if score.is_lower_bound else ''}{score.mean:.2f}",
-                "exact" if exact else f"{score.monte_carlo_error:.3f}",
-                f"{score.sampling_error:.2f}",
-                "0" if exact else f"{score.mean_bias:.3f}",
-                "-" if exact else str(score.num_samples),
-                "-" if exact else f"{np.median(score.ess):.1f}",
-                "-" if exact or math.isnan(score.khat_median) else f"{score.khat_median:.2f}",
-            )
-        )
-    lines, widths = aligned(rows, left={0})
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    lines += [
-        f">= {name}: {'; '.join(score._reasons())}"
-        for name, score in scores.items()
-        if score.is_lower_bound
-    ]
-    lines.append(
-        f"nats a datum, {first.measure}; {len(first.log_prob)} data, hash {first.data_hash}"
-    )
-    if first.transformation != "none":
-        lines.append(f"data: {first.transformation}")
-    if first.log_jacobian:
-        lines.append(
-            f"add {first.log_jacobian:.2f} nats for the density of the data before scaling "
-            "(log-Jacobian)"
-        )
-    return "\n".join(lines)
 
 
 def _summary(values: Array, worst: object, digits: int) -> str:

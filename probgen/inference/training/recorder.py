@@ -211,7 +211,7 @@ class Recorder:
 
     def _write_metrics(self, result: FitResult) -> None:
         content = metrics_text(result).encode()
-        write_atomically(self.folder / METRICS, content, outlast_power=False)
+        write_atomically(self.folder / METRICS, content, durable=False)
 
     def close(self) -> None:
         """Let others use the folder."""

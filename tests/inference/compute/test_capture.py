@@ -18,9 +18,9 @@ from torch import Tensor
 import probgen as pg
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import quiet_pyro
-from probgen.inference import importance_weights as probgen_weights
 from probgen.inference.compute import capture
 from probgen.inference.compute.capture import Captured, CaptureWarning
+from probgen.inference.scoring import importance
 from probgen.inference.training import fit as svi
 from tests.fitting import QUICK, structured, vae, weights
 from tests.pairs import CASES, HandM2, binary, labels
@@ -221,7 +221,7 @@ def test_scores_are_captured(name: str) -> None:
     settings: Any = {"num_samples": 90, "precision": "float64"}
     with pytest.MonkeyPatch.context() as patch:
         # Two data a pass, and one at the end.
-        patch.setattr(probgen_weights, "rows_in_a_pass", lambda *_: 200)
+        patch.setattr(importance, "rows_in_a_pass", lambda *_: 200)
         a, b = (
             pg.log_marginal_likelihood(pair, data, compile=on, **settings) for on in (False, True)
         )

@@ -178,7 +178,8 @@ def test_networks_are_exchangeable() -> None:
 
 
 def test_implicit_models_have_no_bound_and_pairs_no_critic() -> None:
-    model, x = gan(), real(4)
+    model: Any = gan()
+    x = real(4)
     for call in (
         lambda: pg.ELBO()(model, {"x": x}),
         lambda: pg.log_marginal_likelihood(model, x, device="cpu"),
@@ -229,7 +230,7 @@ def test_signs_of_collapse_need_ten_epochs_in_a_row() -> None:
 def test_a_collapse_is_said_once_in_words() -> None:
     """A generator that ignores z: its samples are one point, whatever is learned."""
     torch.manual_seed(0)
-    model = gan()
+    model: Any = gan()
     with torch.no_grad():
         model.p_x.network.layers[0].weight.zero_()
     model.p_x.network.layers[0].weight.requires_grad_(False)

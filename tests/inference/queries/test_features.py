@@ -24,7 +24,7 @@ def test_features_are_the_means_of_the_guide() -> None:
     q = pair.q_z(x=structured(40))
     assert torch.equal(found["x"], q.mean.detach()) and not found.spread
     assert torch.equal(found["y"], data()["y"]) and found.observed is not None
-    assert torch.equal(found.observed["y"], data().observed["y"])  # type: ignore[index]
+    assert torch.equal(found.observed["y"], data().observed["y"])
     assert "x is z of VAE" in repr(found)
     few = pg.features(pair, data(), columns=torch.tensor([1]), device="cpu")
     assert torch.equal(few["x"], found["x"][:, 1:])

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 import probgen as pg
-from probgen.inference import importance_weights as passes
 from probgen.inference.objectives.elbo import log_importance_weights
-from probgen.inference.scoring.scores import table
+from probgen.inference.scoring import importance
+from probgen.inference.scoring.table import table
 from probgen.inference.traces import trace_pair
 from tests import pairs
 from tests.pairs import CASES, HandM2, binary, labels
@@ -224,7 +224,7 @@ def test_labels_known_for_some() -> None:
 @pytest.mark.parametrize("draws", [2, 3, 7, 10, 23, 1001])
 def test_divides_by_what_was_drawn(draws: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the chunks: an exact guide gives the exact value for any number of draws."""
-    monkeypatch.setattr(passes, "rows_in_a_pass", lambda *_: 10)
+    monkeypatch.setattr(importance, "rows_in_a_pass", lambda *_: 10)
     pair = ExactGuide(x=pg.Normal(5), z=pg.Normal(2)).double()
     x = torch.randn(7, 5, dtype=torch.float64)
     score = pg.log_marginal_likelihood(pair, x, num_samples=draws, **DOUBLE)
@@ -235,7 +235,7 @@ def test_divides_by_what_was_drawn(draws: int, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("rows", [1, 10, 64, 100_000])
 def test_chunks_agree_within_monte_carlo_error(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passes, "rows_in_a_pass", lambda *_: rows)
+    monkeypatch.setattr(importance, "rows_in_a_pass", lambda *_: rows)
     pair = with_good_guide(factor_analysis(), widen=0.2)
     x = pair.sample(9, seed=2)["x"]
     score = pg.log_marginal_likelihood(pair, x, num_samples=60, **DOUBLE)
@@ -316,7 +316,7 @@ def test_tables_refuse_to_mix() -> None:
     [
         ({"num_samples": 1}, "at least 2"),
         ({"num_samples": 2.5}, "at least 2"),
-        ({"method": "magic"}, '"importance" or "exact"'),
+        ({"method": "magic"}, 'method must be one of "exact", "importance", "auto"'),
         ({"precision": "float16"}, "precision='float16'"),
         ({"device": "cuda:99"}, "not available"),
         ({"device": "toaster"}, "not available"),

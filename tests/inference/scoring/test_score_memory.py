@@ -12,8 +12,7 @@ import torch
 
 import probgen as pg
 from probgen.data.fingerprint import fingerprint
-from probgen.inference import importance_weights as weights
-from probgen.inference.scoring import marginal_likelihood
+from probgen.inference.scoring import accumulate, exact
 
 pytestmark = pytest.mark.filterwarnings("ignore::probgen.UnreliableEstimateWarning")
 
@@ -29,7 +28,7 @@ def peak(call: Callable[[], Any]) -> int:
 
 
 def test_columns_are_held_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "WEIGHTS", 20_000)
+    monkeypatch.setattr(accumulate, "MOST_WEIGHTS", 20_000)
     pair, n = pg.models.PPCA(x=pg.Normal(4), z=pg.Normal(1)), 100_000
     x = torch.randn(n, 4)
     pg.log_marginal_likelihood(pair, x[:100], num_samples=2, device="cpu")  # what is imported
@@ -65,6 +64,6 @@ def test_closed_forms_are_taken_some_rows_at_a_time(monkeypatch: pytest.MonkeyPa
     pair = Counted(x=pg.Normal(4), z=pg.Normal(1))
     x = torch.randn(25, 4)
     whole = pg.log_marginal_likelihood(pair, x, method="exact", device="cpu")
-    monkeypatch.setattr(marginal_likelihood, "CLOSED_FORM_ROWS", 10, raising=False)
+    monkeypatch.setattr(exact, "ROWS", 10)
     parts = pg.log_marginal_likelihood(pair, x, method="exact", device="cpu")
     assert seen == [25, 10, 10, 5] and np.allclose(whole.log_prob, parts.log_prob, rtol=1e-6)

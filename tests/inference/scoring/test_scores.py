@@ -12,7 +12,7 @@ from torch import Tensor
 
 import probgen as pg
 from probgen.inference.scoring.arviz import pareto_khat
-from probgen.inference.scoring.scores import table
+from probgen.inference.scoring.table import table
 
 pytestmark = pytest.mark.filterwarnings("ignore::probgen.UnreliableEstimateWarning")
 
@@ -120,10 +120,10 @@ def scored(**changed: Any) -> pg.Score:
 
 DOUBTS: dict[str, tuple[dict[str, Any], str]] = {
     "k̂ high": ({"khat": np.repeat([0.2, 0.9], [17, 3])}, "k̂ is above 0.67 for 15% of the data"),
-    "bias over the error": ({"bias": np.full(20, -0.05)}, "low by about 0.05 nats a datum"),
+    "bias over the error": ({"bias": np.full(20, -0.05)}, "low by about 0.05 nats per datum"),
     "bias under the error": (
         {"bias": np.full(20, -0.2), "standard_error": np.full(20, 2.0)},
-        "low by about 0.2 nats a datum",
+        "low by about 0.2 nats per datum",
     ),
     "few effective samples": ({"ess": np.full(20, 4.0)}, "fewer than 4.0 effective samples"),
     "few samples": (
@@ -139,9 +139,9 @@ def test_a_lower_bound_is_called_one_everywhere(name: str) -> None:
     changed, words = DOUBTS[name]
     score = scored(**changed)
     assert score.is_lower_bound
-    assert repr(score).startswith("log p(x) >= -2.50 nats a datum")
+    assert repr(score).startswith("log p(x) >= -2.50 nats per datum")
     assert f"  note  {score.warning()}" in repr(score).splitlines()
-    assert words in str(score.warning()) and "Read it as a lower bound" in str(score.warning())
+    assert words in str(score.warning()) and "only a lower bound" in str(score.warning())
     lines = table({"doubted": score, "sure": scored()}).splitlines()
     assert ">= -2.50" in next(line for line in lines if line.startswith("doubted"))
     assert ">=" not in next(line for line in lines if line.startswith("sure"))

@@ -25,7 +25,7 @@ from tests.pairs import CASES, HandM2, binary, labels
         ),
         (bad(float("nan")), {}, "NaN or infinite values in 1 of 32 data, the first in row 5"),
         (structured(32)[:, :5], {}, r"x has shape \(32, 5\), but VAE expects \(data, 6\)"),
-        (structured(32)[0], {}, "For a single datum add a first dim"),
+        (structured(32)[0], {}, "For a single datum, add a first dim"),
         (structured(32)[:0], {}, "empty"),
         ({"w": structured(32)}, {}, "no variable w; its variables are x, z"),
         ({"z": torch.zeros(32, 2)}, {}, "VAE needs x, got z"),
@@ -96,7 +96,7 @@ def test_two_data_variables_need_names() -> None:
 
 def test_not_a_pair() -> None:
     with pytest.raises(TypeError, match="expected a pair"):
-        pg.fit(torch.nn.Linear(2, 2), binary(8), num_epochs=1)  # type: ignore[arg-type]
+        pg.fit(torch.nn.Linear(2, 2), binary(8), num_epochs=1)
 
 
 def returns(change: Any) -> Any:
