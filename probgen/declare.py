@@ -141,7 +141,7 @@ class DeclaredModel(LatentVariableModel):
         """The pair as Python: save it to a file to take over by hand."""
         return self._source
 
-    def _unread(self, prefix: str) -> frozenset[str]:
+    def _sites_without_factor(self, prefix: str) -> frozenset[str]:
         return frozenset()  # the formula lists every variable that is read
 
     def __reduce__(self) -> Any:

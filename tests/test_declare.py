@@ -180,7 +180,7 @@ def test_sampling_given_what_depends_on_what_is_drawn_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expects \(data\)"):
         pair.sample(2, y=torch.tensor(1))
     cvae = pg.declare("p(z) p(x | y, z)", "q(z | x, y)", hidden=HIDDEN, **VARIABLES)
-    with pytest.raises(ValueError, match="y has no distribution in this pair"):
+    with pytest.raises(ValueError, match="y has no distribution in this model"):
         cvae.sample(2)
 
 

@@ -23,15 +23,9 @@ from probgen.data.sources import SOURCES
 from probgen.inference.compute.devices import as_dtype
 from probgen.inference.inputs import known_part
 from probgen.inference.scoring.scores import Score
-from probgen.inference.training.recorder import (
-    CONFIG,
-    METRICS,
-    WEIGHTS,
-    load_weights,
-    metrics_text,
-    read_config,
-    split_weights,
-)
+from probgen.inference.training.checkpoint import load_weights, split_weights
+from probgen.inference.training.descriptions import metrics_text
+from probgen.inference.training.recorder import CONFIG, METRICS, WEIGHTS, read_config
 from probgen.inference.training.results import FitResult, set_progress
 from probgen.pair import LatentVariableModel
 from probgen.runs.listing import state_file

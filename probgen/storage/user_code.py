@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from probgen.basics.locking import one_at_a_time
+from probgen.generative import GenerativeModel
 from probgen.pair import LatentVariableModel
 from probgen.storage.disk import absolute
 
@@ -88,7 +89,7 @@ def build_from_file(
                 f"{path.name} has no builder {builder!r}; it defines {', '.join(defined) or 'nothing'}. "
                 f"Write def {builder}(): ... that returns a pair, or name another."
             )
-        if isinstance(target, LatentVariableModel):
+        if isinstance(target, GenerativeModel):
             pair: Any = target
         elif not callable(target):
             raise ValueError(f"{shown} is {target!r}, not a function that returns a pair.")
@@ -104,9 +105,10 @@ def build_from_file(
                 pair = target()
             except Exception as error:
                 raise ValueError(f"{shown} failed: {_where(error, path)}") from error
-    if not isinstance(pair, LatentVariableModel):
+    if not isinstance(pair, GenerativeModel):
         raise ValueError(
-            f"{shown} returned {type(pair).__name__}, expected a pair (pg.LatentVariableModel)."
+            f"{shown} returned {type(pair).__name__}, expected a pair (pg.LatentVariableModel) or a "
+            "pg.ImplicitModel."
         )
     pair = copy.deepcopy(pair)  # the file may keep a reference to the original
     vars(pair)["_file"] = {

@@ -16,6 +16,7 @@ from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
 from probgen.basics.tensors import refuse_masked
 from probgen.data.dataset import Dataset
+from probgen.implicit import check_pair
 from probgen.inference.compute.devices import as_device, placed
 from probgen.inference.expectations import guide_average
 from probgen.inference.inputs import prepare
@@ -68,6 +69,7 @@ def class_probabilities(
     num_samples = as_count(num_samples, "num_samples", owner)
     if draws not in ("iid", "rqmc"):
         raise ValueError(f'{owner}: draws must be "iid" or "rqmc", got {draws!r}.')
+    check_pair(pair, owner)
     no_classifier = ValueError(
         f"{owner}: {pair.name} has no guide factor q({label} | ...), so it does not classify. "
         "Use a pair with one, such as pg.models.M2."

@@ -14,6 +14,7 @@ from probgen.basics.memory import enough_memory
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
+from probgen.implicit import check_pair
 from probgen.inference.compute.capture import check_compile
 from probgen.inference.compute.devices import as_device, as_dtype, placed, used_precision
 from probgen.inference.compute.processes import Group, check_not_launched, current_group
@@ -104,8 +105,7 @@ def log_marginal_likelihood(
         >>> abs(estimate.mean - exact.mean) < 4 * estimate.monte_carlo_error
         True
     """
-    if not isinstance(pair, LatentVariableModel):
-        raise TypeError(f"{OWNER}: expected a pair (pg.LatentVariableModel), got {pair!r}.")
+    check_pair(pair, OWNER)
     num_samples = as_count(num_samples, "num_samples", OWNER, least=2, most=MOST_SAMPLES)
     devices = as_count(devices, "devices", OWNER)
     seed = as_seed(seed, OWNER)
