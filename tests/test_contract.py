@@ -34,6 +34,8 @@ def unlabelled(case: Case, data: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 
 def bound(pair: pg.LatentVariableModel, data: Any, seed: int = 1, **settings: Any) -> torch.Tensor:
     torch.manual_seed(seed)
+    if pair.objective == "reconstruction":  # a point mass has no bound
+        return pg.Reconstruction()(pair, data)
     return pg.ELBO(**settings)(pair, data)
 
 
