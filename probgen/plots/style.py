@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NATS = "nats a datum"
+NATS = "nats per datum"
 
 
 def page_style(width: float = 5.5) -> AbstractContextManager[None]:

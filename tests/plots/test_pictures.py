@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import probgen as pg
+from probgen.plots.style import save
 from tests.pairs import CASES, HandM2, binary, labels
 
 
@@ -95,6 +96,30 @@ def test_learning_curve(fitted: Any) -> None:
     assert "nats" in ax.get_ylabel() and ax.get_title()
     low, high = ax.get_ylim()
     assert low < result.elbo[-1] < high
+
+
+def test_metrics_are_drawn_below_the_objective(fitted: Any, tmp_path: Any) -> None:
+    """Of an objective with another name and two further metrics, as that of two players."""
+    from types import SimpleNamespace
+
+    _, vae, _ = fitted
+    curves = SimpleNamespace(
+        pair=vae, elbo=[-3.0, -2.0, -1.5], validation_elbo=[], best_epoch=3, quantity="objective",
+        metrics={"D(x)": [0.9, 0.8, 0.6], "D(G(z))": [0.1, 0.3, 0.4]},
+    )  # fmt: skip
+    ax = pg.plots.learning_curve(curves)
+    top, *below = ax.figure.axes
+    assert top is ax and ax.get_ylabel() == "objective (nats per datum)" and not ax.get_xlabel()
+    assert [panel.get_ylabel() for panel in below] == ["D(x)", "D(G(z))"]
+    assert [np.asarray(line.get_ydata()).tolist() for panel in below for line in panel.lines] == [
+        *curves.metrics.values()
+    ]
+    assert below[-1].get_xlabel() == "epoch"
+    ax.figure.canvas.draw()
+    heights = [panel.get_window_extent().y0 for panel in ax.figure.axes]
+    assert heights == sorted(heights, reverse=True)  # one below the other
+    save(tmp_path / "curve.png", pg.plots.learning_curve, curves)
+    assert (tmp_path / "curve.png").stat().st_size > 10_000
 
 
 def test_latent_scatter(fitted: Any) -> None:

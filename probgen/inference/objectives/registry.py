@@ -7,13 +7,10 @@ from typing import Any
 
 import pyro.infer
 
-from probgen.basics.registry import Registry
+from probgen.inference.objectives import OBJECTIVES
 from probgen.inference.objectives.base import Objective
 from probgen.inference.objectives.function import FunctionObjective
 from probgen.inference.objectives.pyro_objective import PyroObjective
-
-OBJECTIVES = Registry("objective", "probgen.inference.objectives")
-"""One file each: a module that assigns `OBJECTIVE`, which makes the objective without arguments."""
 
 
 def register_objective(name: str, factory: Callable[[], Objective] | None = None) -> Any:

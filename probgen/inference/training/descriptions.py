@@ -23,11 +23,13 @@ def metrics_text(result: FitResult) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     columns = ["epoch", "elbo", "validation_elbo", "learning_rate", "seconds"]
-    metrics = dict(sorted(result.metrics.items()))  # the weights' file keeps no order
-    writer.writerow([*columns, *metrics])
+    further = sorted(result.metrics)  # in the order that they have when a run is read
+    writer.writerow([*columns, *further])
     validation: list[Any] = result.validation_elbo or [""] * len(result.elbo)
     curves = (result.elbo, validation, result.learning_rate, result.seconds)
-    for epoch, row in enumerate(zip(*curves, *metrics.values(), strict=True), 1):
+    for epoch, row in enumerate(
+        zip(*curves, *(result.metrics[name] for name in further), strict=True), 1
+    ):
         writer.writerow([epoch, *row])
     return stream.getvalue()
 
@@ -63,7 +65,10 @@ def describe_data(
 def identity_of(about: Mapping[str, Any]) -> list[Any]:
     """What of the record of a part must be the same where a run is resumed."""
     drawn = [*about.get("redrawn", []), about.get("spread")]
-    return [about["hash"], *about.get("transformations", {}).values(), *drawn]
+    transformations = sorted(
+        about.get("transformations", {}).items()
+    )  # by name, in any order of them
+    return [about["hash"], *(words for _, words in transformations), *drawn]
 
 
 def _describe_part(part: Any) -> dict[str, Any]:
