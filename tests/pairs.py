@@ -188,6 +188,8 @@ def case_of(name: str) -> Case | None:
 
 CASES |= {name: case for name in MODELS.names() if name not in LISTED and (case := case_of(name))}
 
+IMPLICIT = [name for name in MODELS.names() if issubclass(MODELS.get(name), pg.ImplicitModel)]
+
 
 def linear_gaussian(seed: int = 0) -> tuple[pg.models.FactorAnalysis, Tensor]:
     """Factor analysis with random parameters, in float64, and four data."""

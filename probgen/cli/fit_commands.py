@@ -29,6 +29,8 @@ from probgen.cli.parsing import (
 )
 from probgen.data.sources import SOURCES
 from probgen.inference.inputs import known_part
+from probgen.inference.objectives import OBJECTIVES
+from probgen.inference.objectives.registry import as_objective, resolved
 from probgen.storage.files import write_atomically
 
 Answer = tuple[str, dict[str, Any]]
@@ -64,9 +66,7 @@ def train(
     memory_error = enough_memory("train", "the sizes in --var, or --hidden")
     with memory_error, fixed_seed(seed, torch.device("cpu")):
         pair = make_pair(model, p, q, var or [], hidden, activation, splits.train, local, name)
-    analytic_kl = {"elbo": False, "analytic-kl": True}
-    if objective not in analytic_kl:
-        raise ValueError(f"--objective must be elbo or analytic-kl, got {objective!r}.")
+    maximized = _objective(objective, pair, particles, warmup)
     scheduler: Any = None
     if schedule == "cosine":
         scheduler = functools.partial(
@@ -83,7 +83,7 @@ def train(
         num_epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        objective=pg.ELBO(particles, analytic_kl=analytic_kl[objective], warmup_epochs=warmup),
+        objective=maximized,
         scheduler=scheduler,
         patience=patience,
         precision=precision,
@@ -118,10 +118,27 @@ def train(
     if result.stopped == "interrupted":
         text.append(f"Stopped. To continue: the same command with --run-dir {folder} --resume")
     pair_option = "" if model is None or ":" not in model else f" --pair {model}"
-    text.append(
-        f"Written to {folder}. Next: probgen evaluate {folder}{pair_option}; probgen plot {folder}{pair_option}"
-    )
+    commands = ["evaluate", "plot"] if as_objective(maximized).is_bound else ["plot"]
+    next_steps = "; ".join(f"probgen {command} {folder}{pair_option}" for command in commands)
+    text.append(f"Written to {folder}. Next: {next_steps}")
     return "\n".join(text), record
+
+
+def _objective(name: str, pair: Any, particles: int, warmup: int) -> Any:
+    """The objective of a name; `auto` is what the model is trained with."""
+    name = resolved(name, pair)
+    if name in ("elbo", "analytic-kl"):
+        return pg.ELBO(particles, analytic_kl=name == "analytic-kl", warmup_epochs=warmup)
+    if name not in OBJECTIVES:
+        raise ValueError(
+            f"--objective must be {', '.join(OBJECTIVES.names())} or auto, got {name!r}."
+        )
+    if particles != 1 or warmup:
+        raise ValueError(
+            f"--particles and --warmup are settings of the ELBO, but {pair.name} is trained with the "
+            f"objective {name!r}. Leave them out."
+        )
+    return name
 
 
 def classify(

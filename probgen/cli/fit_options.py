@@ -35,6 +35,7 @@ from probgen.cli.options import (
     option,
 )  # fmt: skip
 from probgen.families import FAMILIES
+from probgen.inference.objectives import OBJECTIVES
 from probgen.models import MODELS
 
 
@@ -90,7 +91,13 @@ def train(
             help="Of the learning rate: constant, or cosine, to a hundredth (scheduler).",
         ),
     ] = "constant",
-    objective: Annotated[str, option(TRAINING_PANEL, help="elbo or analytic-kl.")] = "elbo",
+    objective: Annotated[
+        str,
+        option(
+            TRAINING_PANEL,
+            help=f"{', '.join(OBJECTIVES.names())}; auto is that of the model, mostly elbo.",
+        ),
+    ] = "auto",
     particles: Annotated[
         int,
         option(

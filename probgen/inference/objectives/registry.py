@@ -7,15 +7,12 @@ from typing import Any, TypeVar, overload
 
 import pyro.infer
 
-from probgen.basics.registry import Registry
+from probgen.inference.objectives import OBJECTIVES
 from probgen.inference.objectives.base import Objective
 from probgen.inference.objectives.function import FunctionObjective
 from probgen.inference.objectives.pyro_objective import PyroObjective
 
 F = TypeVar("F", bound=Callable[..., Objective])
-
-OBJECTIVES = Registry("objective", "probgen.inference.objectives")
-"""One file each: a module that assigns `OBJECTIVE`, which makes the objective without arguments."""
 
 
 @overload

@@ -23,10 +23,13 @@ def metrics_text(result: FitResult) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     columns = ["epoch", "elbo", "validation_elbo", "learning_rate", "seconds"]
-    writer.writerow([*columns, *result.metrics])
+    further = sorted(result.metrics)  # in the order that they have when a run is read
+    writer.writerow([*columns, *further])
     validation: list[Any] = result.validation_elbo or [""] * len(result.elbo)
     curves = (result.elbo, validation, result.learning_rate, result.seconds)
-    for epoch, row in enumerate(zip(*curves, *result.metrics.values(), strict=True), 1):
+    for epoch, row in enumerate(
+        zip(*curves, *(result.metrics[name] for name in further), strict=True), 1
+    ):
         writer.writerow([epoch, *row])
     return stream.getvalue()
 

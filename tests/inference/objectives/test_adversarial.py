@@ -14,7 +14,7 @@ from probgen.basics.randomness import fixed_seed
 from probgen.inference.objectives.collapse import signs_of_collapse
 
 
-def gan(size: int = 2, **settings: Any) -> pg.models.GAN:
+def gan(size: int = 2, **settings: Any) -> Any:
     torch.manual_seed(0)
     return pg.models.GAN(x=pg.Normal(size), z=pg.Normal(2), hidden=(8,), **settings)
 
@@ -77,9 +77,9 @@ def test_both_values_and_gradients_are_those_by_hand(loss: Any) -> None:
 def test_the_critic_learns_the_ratio_of_two_gaussians() -> None:
     """Against samples of N(0, 1), data of N(1, 1): l(x) = log p(x) / q(x) = x - 1/2."""
     torch.manual_seed(0)
-    model = pg.models.GAN(x=pg.Normal(1), z=pg.Normal(1), generator=nn.Identity())
+    model: Any = pg.models.GAN(x=pg.Normal(1), z=pg.Normal(1), generator=nn.Identity())
     game = pg.Adversarial(hidden=())
-    critic = game.networks(model)
+    critic: Any = game.networks(model)
     player, _ = game.players(model, critic)
     optimizer = torch.optim.LBFGS(critic.parameters(), max_iter=50)
     x = torch.randn(200_000, 1) + 1
@@ -102,7 +102,7 @@ def test_the_value_at_the_optimum_is_minus_two_log_two_where_samples_are_data() 
     """Goodfellow et al. (2014), theorem 1: V = -log 4 at D = 1/2."""
     model = gan()
     game = pg.Adversarial(hidden=())
-    critic = game.networks(model)
+    critic: Any = game.networks(model)
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.zero_()
@@ -113,7 +113,7 @@ def test_the_value_at_the_optimum_is_minus_two_log_two_where_samples_are_data() 
 
 def test_a_gan_learns_a_gaussian() -> None:
     torch.manual_seed(0)
-    model = pg.models.GAN(x=pg.Normal(1), z=pg.Normal(1), hidden=())
+    model: Any = pg.models.GAN(x=pg.Normal(1), z=pg.Normal(1), hidden=())
     x = 0.5 * torch.randn(2000, 1) + 1
     game = pg.Adversarial(hidden=(32,), r1=0.02, critic_steps=5)
     result = pg.fit(
@@ -168,7 +168,7 @@ def test_a_class_is_an_input_of_generator_and_critic() -> None:
 
 def test_networks_are_exchangeable() -> None:
     torch.manual_seed(0)
-    model = pg.models.GAN(
+    model: Any = pg.models.GAN(
         x=pg.Bernoulli((1, 8, 8)), z=pg.Normal(3), generator=pg.ConvDecoder
     )  # fmt: skip
     x = torch.rand(32, 1, 8, 8)
@@ -196,7 +196,7 @@ def test_implicit_models_have_no_bound_and_pairs_no_critic() -> None:
 
 
 def test_data_binarized_anew_are_refused() -> None:
-    model = pg.models.GAN(x=pg.Bernoulli(4), z=pg.Normal(1))
+    model: Any = pg.models.GAN(x=pg.Bernoulli(4), z=pg.Normal(1))
     data = pg.Dataset({"x": torch.rand(8, 4)}).binarized("dynamic")
     with pytest.raises(ValueError, match="binarized anew in every batch"):
         pg.fit(model, data, num_epochs=1, progress=False, device="cpu")
