@@ -74,7 +74,7 @@ def ours(pair: Any, x: Tensor, batch: int, precision: str, capture: bool) -> Blo
     pair.to(device).train()
     settings = Settings(1, device, precision=precision)
     module = TrainingModule(pair, goal, 0, device, as_dtype(precision))
-    feed = Feed(source, None, goal, {}, {}, None, {})
+    feed = Feed(source, None, goal, {}, {}, None)
     training = Training(module, feed, goal, settings, capture)
     count = 0
 

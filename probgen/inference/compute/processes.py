@@ -39,7 +39,7 @@ def current_group(device: torch.device | None = None) -> Group | None:
     if group is not None:
         return group
     here = launched()
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not _has_group():
         if here is None:
             return None
         _join(here)
@@ -53,6 +53,11 @@ def current_group(device: torch.device | None = None) -> Group | None:
         local = int(os.environ.get("LOCAL_RANK", "0")) if here is None else here.local_rank
         kind = torch.device("cuda", local % torch.cuda.device_count())
     return Group(distributed.get_rank(), size, kind)
+
+
+def _has_group() -> bool:
+    """Whether the processes are joined into a group, by the user's own code or by an earlier call."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def _join(here: Launch) -> None:
@@ -104,10 +109,14 @@ def check_not_launched(owner: str, devices: int) -> None:
     Raises:
         ValueError: this is one of several processes, and `devices` asks for more.
     """
+    if devices == 1 or _GROUP.get() is not None:
+        return
     here = launched()
-    several = distributed.is_available() and distributed.is_initialized()
-    size = distributed.get_world_size() if several else 1 if here is None else here.size
-    if devices > 1 and size > 1 and _GROUP.get() is None:
+    if _has_group():
+        size = distributed.get_world_size()
+    else:
+        size = 1 if here is None else here.size
+    if size > 1:
         raise ValueError(
             f"{owner}: devices={devices} inside one of {size} processes that were started already, which "
             "share the work. Leave devices=1; the number of processes is what the launcher was told."
@@ -121,10 +130,13 @@ class Group:
         rank: its number, from 0.
         size: how many processes there are.
         device: where it computes.
+        spawned: whether one process started them all, gave them the same data, and ends them together.
     """
 
-    def __init__(self, rank: int, size: int, device: torch.device) -> None:
-        self.rank, self.size, self.device = rank, size, device
+    def __init__(
+        self, rank: int, size: int, device: torch.device, *, spawned: bool = False
+    ) -> None:
+        self.rank, self.size, self.device, self.spawned = rank, size, device, spawned
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -133,7 +145,7 @@ class Group:
         Raises:
             RuntimeError: in the processes where nothing was wrong; says what was in another one.
         """
-        if _GROUP.get() is not None:  # whoever started these processes ends all of them
+        if self.spawned:  # whoever started these processes ends all of them
             yield
             return
         error: Exception | None = None

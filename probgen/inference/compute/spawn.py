@@ -11,7 +11,8 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,7 @@ def launch(
         ValueError: fewer devices than asked for.
         TypeError: something that cannot be sent to another process.
         RuntimeError: a process died, or this one runs its script from the top since the call has no
-            guard. Errors that `work` raises come
-            as they are.
+            guard. Errors that `work` raises come as they are.
         KeyboardInterrupt: Ctrl-C; the processes have ended then.
     """
     check_not_launched(owner, devices)
@@ -71,7 +71,7 @@ def launch(
         raise ValueError(
             f"{owner}: devices={devices}, but there are {torch.cuda.device_count()} GPUs here."
         )
-    for name, value in arguments.items():
+    for name, value in _by_name(arguments):
         if isinstance(value, (Dataset, Splits, Tensor)):
             continue
         try:
@@ -99,6 +99,15 @@ def launch(
         finally:
             job.end_processes()
         return read_tensors(Path(folder) / _STATE)
+
+
+def _by_name(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The arguments, with the parts of a record in its place: messages name what a user gave."""
+    for name, value in arguments.items():
+        if is_dataclass(value) and not isinstance(value, (type, Dataset, Splits)):
+            yield from vars(value).items()
+        else:
+            yield name, value
 
 
 _NOT_BEGUN = (
@@ -138,7 +147,8 @@ class _Job:
         (Path(self.folder) / _BEGUN).touch()
         _quiet_fabric()
         sys.orig_argv = self.command  # what a run directory names as the command
-        group = Group(int(fabric.global_rank), int(fabric.world_size), fabric.device)
+        rank, size = int(fabric.global_rank), int(fabric.world_size)
+        group = Group(rank, size, fabric.device, spawned=True)
         with joined(group):
             tensors, record = self.work(group, fabric.device, **self.arguments)
         if group.rank == 0:

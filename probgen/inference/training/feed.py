@@ -39,7 +39,8 @@ class Feed:
         constants: numbers of all the training data that the objective takes.
         validation_constants: likewise of the validation data.
         group: the processes that share each batch.
-        about: sizes, shapes, transformations and hashes of the data, for a run directory.
+        splits: where the data are from, if from splits.
+        own_validation: whether the validation data are others than those of the splits.
     """
 
     training: Resident | Stream
@@ -48,7 +49,15 @@ class Feed:
     constants: Mapping[str, float]
     validation_constants: Mapping[str, float]
     group: Group | None
-    about: Mapping[str, Any]
+    splits: Splits | None = None
+    own_validation: bool = False
+
+    def describe(self) -> dict[str, Any]:
+        """Sizes, shapes, transformations and hashes of the data, for a run directory."""
+        return describe_data(
+            self.training.data, self.validation and self.validation.data, self.splits,
+            given=self.own_validation,
+        )  # fmt: skip
 
 
 def prepare_feed(
@@ -77,20 +86,16 @@ def prepare_feed(
         prepared = prepare(pair, validation_data, owner="fit, validation data", **where)
         objective.check_validation(prepared)
         validation = Resident(prepared, VALIDATION_ROWS, clamp=True, group=group)
-    if group is not None:
+    if group is not None and not group.spawned:  # each process has loaded data of its own
         group.check_same(_fingerprints(training, validation), DIFFERENT_DATA)
     if splits is not None:
         check_other_parts(pair, splits, "fit")
     judge = objective.for_validation()
-    about = describe_data(
-        getattr(training, "data", training_data), validation and validation.data, splits,
-        given=splits is not None and validation_data is not splits.validation,
-    )  # fmt: skip
     return Feed(
         training, validation, judge,
         {} if isinstance(training, Stream) else dict(objective.constants(training.data)),
         {} if validation is None else dict(judge.constants(validation.data)),
-        group, about,
+        group, splits, splits is not None and validation_data is not splits.validation,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -200,7 +200,7 @@ def _prepare(
         if settings.run_dir is not None and training.is_first:
             record = settings.record(getattr(feed.training, "size", None), captured, group)
             recorder = Recorder.open(
-                settings.run_dir, settings.resume, pair, record, feed.about,
+                settings.run_dir, settings.resume, pair, record, feed.describe(),
                 partial(_outputs, feed, settings.device),
             )  # fmt: skip
             stack.callback(recorder.close)
@@ -246,8 +246,7 @@ def fit_share(
 ) -> Outcome:
     """What one of several processes does: a fit whose gradients are shared."""
     # Tensors that were sent are shared memory, and each process has weights of its own.
-    arguments = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    result = fit(copy.deepcopy(pair), data, **{**arguments, "device": device})
+    result = fit(copy.deepcopy(pair), data, **{**vars(settings), "device": device})
     return dict(result.pair.state_dict()), progress_of(result)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +13,10 @@ from probgen.basics.checks import as_count, as_seed
 from probgen.inference.compute.capture import check_compile
 from probgen.inference.compute.devices import FORCED
 from probgen.inference.compute.processes import Group
+from probgen.inference.training.descriptions import described
+
+RESUMABLE_WITH = ("num_epochs", "patience", "device", "compile")
+"""Settings that may differ when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +73,9 @@ class Settings:
 
         Raises:
             ValueError: a callback, which could not be called there.
-            TypeError: a setting that cannot be sent to another process.
         """
         if self.callback is not None:
             raise ValueError("fit: callback= is for one device; several train in other processes.")
-        for field in fields(self):
-            try:
-                pickle.dumps(getattr(self, field.name))
-            except Exception as error:
-                raise TypeError(
-                    f"fit: devices={self.devices} sends {field.name} to other processes, and it cannot be "
-                    f"pickled: {error}. Define its class or function in a module, or use devices=1."
-                ) from error
         # The precision was decided on for all of them.
         precision = FORCED if self.precision == "bf16" else self.precision
         return replace(self, devices=1, precision=precision)
@@ -94,8 +88,6 @@ class Settings:
             captured: whether steps are captured.
             group: the processes that share the work.
         """
-        from probgen.inference.training.descriptions import described
-
         return {
             "num_epochs": self.num_epochs,
             "batch_size": batch_size,
@@ -111,7 +103,3 @@ class Settings:
             "seed": self.seed,
             "devices": 1 if group is None else group.size,
         }
-
-
-RESUMABLE_WITH = ("num_epochs", "patience", "device", "compile")
-"""Settings that may differ when a run is resumed."""

@@ -122,7 +122,7 @@ def test_processes_share_all_validation_rows(monkeypatch: pytest.MonkeyPatch) ->
         judge = goal.for_validation()
         feed = Feed(
             Resident(rows(16, 4), 8), Resident(held, 2, group=member), judge, {},
-            dict(judge.constants(held)), member, {},
+            dict(judge.constants(held)), member,
         )  # fmt: skip
         module = TrainingModule(pair, goal, 0, CPU, torch.float64)
         training = Training(module, feed, goal, Settings(1, CPU, precision="float64"))
