@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -203,22 +204,7 @@ class Training:
                 # A smaller last batch comes once an epoch, which is not worth a graph of its own.
                 ragged = size != getattr(training, "size", size)
                 batch = (values, masks, further)
-
-                def inspect(
-                    learner: Learner, loss: Tensor, state: RandomState | None, index: int = index,
-                    batch: Any = batch,
-                ) -> None:  # fmt: skip
-                    if not self.all_learn:
-                        self.check_gradients(learner)
-                    if look and not math.isfinite(loss.item()):
-                        assert state is not None
-                        raise FloatingPointError(
-                            explain(
-                                self.module, learner, batch, state, self.device,
-                                objective=self.objective, epoch=epoch + 1, batch_index=index + 1,
-                            )
-                        )  # fmt: skip
-
+                inspect = partial(self.inspect, batch=batch, epoch=epoch, index=index, look=look)
                 averages.add(
                     update_all(
                         self.learners, batch, self.device, self.group,
@@ -232,6 +218,27 @@ class Training:
             self.unchecked_steps += index + 1
             averages.add_recorded(self.recorded.taken())
         return averages
+
+    def inspect(
+        self, learner: Learner, loss: Tensor, state: RandomState | None, *, batch: Any, epoch: int,
+        index: int, look: bool,
+    ) -> None:  # fmt: skip
+        """Look at a step before its update.
+
+        Raises:
+            ValueError: the first one reaches no parameter.
+            FloatingPointError: with `look`, a loss that is not finite.
+        """
+        if not self.all_learn:
+            self.check_gradients(learner)
+        if look and not math.isfinite(loss.item()):
+            assert state is not None
+            raise FloatingPointError(
+                explain(
+                    self.module, learner, batch, state, self.device,
+                    objective=self.objective, epoch=epoch + 1, batch_index=index + 1,
+                )
+            )  # fmt: skip
 
     def check_gradients(self, learner: Learner) -> None:
         """The first update must reach a parameter.
