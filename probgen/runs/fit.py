@@ -28,8 +28,10 @@ def _with_learning_curve(train: Callable[P, FitResult]) -> Callable[P, FitResult
         if folder is not None:
             folder = absolute(Path(folder))  # wherever the process goes during the training
         result = train(*args, **named)
+        if folder is None or not result.elbo:
+            return result
         group = current_group()
-        if folder is not None and result.elbo and (group is None or group.rank == 0):
+        if group is None or group.rank == 0:
             path = folder / "figures" / "learning_curve.png"
             make_folder(path.parent, within=folder)
             save(path, learning_curve, result, within=folder)

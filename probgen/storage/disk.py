@@ -120,9 +120,7 @@ def write_atomically(
         OSError: the file cannot be written: no permission, no folder, a full disk. The old file
             stays whole.
     """
-    if (
-        not is_first()
-    ):  # of several processes under a launcher, which all come here with the same content
+    if not is_first():  # all processes of a launcher come here with the same content
         return
     name = f".{path.name}.{secrets.token_hex(8)}.part"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY

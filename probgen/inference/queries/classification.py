@@ -17,9 +17,9 @@ from probgen.basics.settings import evaluation
 from probgen.basics.tensors import refuse_masked
 from probgen.data.dataset import Dataset
 from probgen.implicit import check_pair
-from probgen.inference.compute.devices import as_device, placed
 from probgen.inference.expectations import guide_average
-from probgen.inference.inputs import prepare
+from probgen.inference.inputs import place_and_prepare
+from probgen.inference.queries.posterior import device_of
 from probgen.inference.sobol import GivenNoise, gaussian_noise, rounded
 from probgen.inference.traces import trace_guide
 from probgen.pair import LatentVariableModel
@@ -76,14 +76,13 @@ def class_probabilities(
     )
     if pair.factors("q") and label not in pair.factors("q"):
         raise no_classifier
-    seed, target = as_seed(seed, owner), as_device(device)
-    dtype = next(pair.parameters()).dtype
-    classifier = placed(pair, target, dtype)
+    seed = as_seed(seed, owner)
     if isinstance(data, Dataset) and label in data.values:
         data = data.only(*(name for name in data.values if name != label))
     elif isinstance(data, Mapping):
         data = {name: value for name, value in data.items() if name != label}
-    dataset = prepare(classifier, data, owner=owner, device=target, dtype=dtype)
+    classifier, dataset = place_and_prepare(pair, data, owner, device)
+    target, dtype = device_of(dataset), next(classifier.parameters()).dtype
     with evaluation(classifier), fixed_seed(seed, target):
         one = dataset.subset(slice(0, 1))
         first = trace_guide(classifier, one.values, label, observed=one.observed)

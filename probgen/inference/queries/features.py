@@ -13,7 +13,7 @@ from probgen.data.field import Field
 from probgen.data.noise import GaussianNoise
 from probgen.inference.inputs import place_and_prepare
 from probgen.inference.queries.decode import family_name, mean_of
-from probgen.inference.queries.posterior import BLOCK
+from probgen.inference.queries.posterior import BLOCK, device_of
 from probgen.inference.sobol import is_gaussian
 from probgen.inference.traces import trace_guide
 from probgen.pair import LatentVariableModel
@@ -130,8 +130,7 @@ def _encoded(
 ) -> tuple[Tensor, Tensor]:
     """Posterior mean and scale of a latent, each `(data, elements)`; without `with_scale` no scale."""
     means, scales = [], []
-    device = next(iter(data.values.values())).device
-    with evaluation(encoder), fixed_seed(0, device):
+    with evaluation(encoder), fixed_seed(0, device_of(data)):
         for start in range(0, len(data), BLOCK):
             block = data.subset(slice(start, start + BLOCK))
             trace = trace_guide(encoder, block.values, latent, observed=block.observed)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from probgen.basics.registry import Registry
@@ -99,8 +100,6 @@ def estimate_share(
     **settings: Any,
 ) -> Outcome:  # fmt: skip
     """What each of several processes does: score its share of the data; the first joins the shares."""
-    import numpy as np
-
     chosen = ScoreSettings(**{**settings, "progress": settings["progress"] and group.rank == 0})
     rows = torch.arange(len(data)).tensor_split(group.size)[group.rank]
     share = data.subset(slice(int(rows[0]), int(rows[-1]) + 1)).to(device)

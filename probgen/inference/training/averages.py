@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from probgen.inference.training.results import CURVES
+
 Outcome = tuple[Tensor, dict[str, Tensor], int]
 """A loss, metrics, and the number of data that they are averages over."""
 
-RESERVED = ("epoch", "elbo", "validation_elbo", "learning_rate", "seconds")
+RESERVED = ("epoch", *CURVES)
 """Columns of `metrics.csv` that every run has."""
 
 

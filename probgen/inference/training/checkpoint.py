@@ -108,11 +108,7 @@ _NOT_A_STATE = (
 
 def split_weights(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The latest weights and the best ones of a checkpoint, by the pair's names."""
-    latest, best = (
-        {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        for prefix in ("pair/", "best/")
-    )
-    return latest, best
+    return _under("pair/", tensors), _under("best/", tensors)
 
 
 def load_weights(

@@ -15,16 +15,15 @@ import torch
 
 from probgen.data.dataset import Dataset, Splits
 from probgen.data.fingerprint import fingerprint
-from probgen.inference.training.results import FitResult
+from probgen.inference.training.results import CURVES, FitResult
 
 
 def metrics_text(result: FitResult) -> str:
     """The curves as CSV, one row per epoch; further metrics are further columns."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    columns = ["epoch", "elbo", "validation_elbo", "learning_rate", "seconds"]
     further = sorted(result.metrics)  # in the order that they have when a run is read
-    writer.writerow([*columns, *further])
+    writer.writerow(["epoch", *CURVES, *further])
     validation: list[Any] = result.validation_elbo or [""] * len(result.elbo)
     curves = (result.elbo, validation, result.learning_rate, result.seconds)
     for epoch, row in enumerate(
