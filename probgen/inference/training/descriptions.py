@@ -65,10 +65,12 @@ def describe_data(
 def identity_of(about: Mapping[str, Any]) -> list[Any]:
     """What of the record of a part must be the same where a run is resumed."""
     drawn = [*about.get("redrawn", []), about.get("spread")]
-    transformations = sorted(
-        about.get("transformations", {}).items()
-    )  # by name, in any order of them
-    return [about["hash"], *(words for _, words in transformations), *drawn]
+    # Of the variables that it holds, in any order: records of earlier versions name others too.
+    held = about.get("shapes") or {}
+    words = [
+        text for name, text in sorted(about.get("transformations", {}).items()) if name in held
+    ]
+    return [about["hash"], *words, *drawn]
 
 
 def _describe_part(part: Any) -> dict[str, Any]:
