@@ -81,7 +81,7 @@ def main() -> None:
     def as_images(part: pg.Dataset) -> pg.Dataset:
         return pg.Dataset({"x": part["x"].reshape(-1, 1, 8, 8), "y": part["y"]}, part.name)
 
-    data = pg.Splits(**{name: as_images(part) for name, part in splits.parts.items()})
+    data = pg.Splits(**{name: as_images(part) for name, part in splits.parts.items()})  # type: ignore[arg-type]
     assert data.test is not None
     train, test = (part["x"].flatten(1).numpy() for part in (data.train, data.test))
     # The first test image of each class.

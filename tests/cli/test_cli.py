@@ -203,7 +203,7 @@ BAD: list[tuple[str, str]] = [
     ("train vae --data digits --epochs x", "Invalid value for '--epochs'"),
     ("train vae --data digits --batch-size 9999", "batch_size=9999 is larger than the 1257 data"),
     ("train vae --data digits --learning-rate -1", "learning_rate must be above 0"),
-    ("train vae --data digits --objective loss", "--objective must be elbo or analytic-kl"),
+    ("train vae --data digits --objective loss", "--objective must be adversarial, analytic-kl, elbo, reconstruction, semisupervised or auto"),
     ("train vae --data digits --schedule linear", "--schedule must be constant or cosine"),
     ("train vae --data digits --particles 0", "num_particles must be an int of at least 1"),
     ("train vae --data digits --precision half", "precision='half' is unknown"),

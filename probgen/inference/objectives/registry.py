@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import pyro.infer
 
@@ -12,8 +12,14 @@ from probgen.inference.objectives.base import Objective
 from probgen.inference.objectives.function import FunctionObjective
 from probgen.inference.objectives.pyro_objective import PyroObjective
 
+F = TypeVar("F", bound=Callable[..., Objective])
 
-def register_objective(name: str, factory: Callable[[], Objective] | None = None) -> Any:
+
+@overload
+def register_objective(name: str) -> Callable[[F], F]: ...
+@overload
+def register_objective(name: str, factory: F) -> F: ...
+def register_objective(name: str, factory: Any = None) -> Any:
     """Make an objective of your own known by a name: `pg.fit(..., objective="name")`.
 
     Args:

@@ -82,6 +82,8 @@ def test_every_pair_is_captured(name: str, objective: Any) -> None:
     case = CASES[name]
     torch.manual_seed(0)
     pair = case.build().double()
+    if pair.objective == "reconstruction":  # a point mass has no bound
+        objective = pg.Reconstruction()
     batches: list[Any] = [(doubled(case.data(n)), {}, {}) for n in (5, 5, 5, 3)]
     if case.label:
         batches += [
@@ -211,7 +213,7 @@ def test_which_fits_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("interpreted")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.build().objective == "elbo"])
 def test_scores_are_captured(name: str) -> None:
     case = CASES[name]
     torch.manual_seed(0)
