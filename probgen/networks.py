@@ -94,6 +94,12 @@ class MLP(nn.Module):
         output_shape: shape of one datum of the output.
         hidden: widths of the hidden layers; `()` is a linear map.
         activation: class of the nonlinearity between layers.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> network = pg.MLP([(3,), (2,)], (1, 4), hidden=(8,))
+        >>> network(torch.zeros(5, 1, 3), torch.zeros(6, 2)).shape  # leading dims broadcast
+        torch.Size([5, 6, 1, 4])
     """
 
     leading_dims = True
@@ -137,19 +143,25 @@ class MLP(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """A convolutional network from images, and vectors beside them, to a vector.
+    """A convolutional network that maps images, and vectors beside them, to a vector.
 
-    Each stage halves height and width. A vector input is laid over the image as constant
-    channels, the usual way to condition a convolutional encoder on a class.
+    Each convolution halves height and width. A vector input becomes constant channels of the image,
+    the usual way to condition a convolutional encoder on a class.
 
     Args:
         input_shapes: shapes of the inputs, at least one of them an image `(channels, H, W)`.
         output_shape: shape of one datum of the output, any.
-        channels: channels of each stage.
-        activation: class of the nonlinearity after each stage.
+        channels: output channels of each convolution.
+        activation: class of the nonlinearity after each convolution.
 
     Raises:
         ValueError: no input is an image, or images differ in size.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> network = pg.ConvEncoder([(1, 8, 8), (10,)], (2, 4), channels=(4, 8))
+        >>> network(torch.zeros(5, 1, 8, 8), torch.zeros(5, 10)).shape
+        torch.Size([5, 2, 4])
     """
 
     leading_dims = True
@@ -200,20 +212,26 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """A convolutional network from vectors to an image.
+    """A convolutional network that maps vectors to an image.
 
-    A linear layer makes the smallest map; each stage doubles height and width, and the result is
-    cropped to the image. For an output of shape `(num_outputs, channels, H, W)` the outputs of
+    A linear layer makes the smallest map; each transposed convolution doubles height and width, and
+    the result is cropped to the size of the image. For an output of shape `(num_outputs, channels, H, W)` the outputs of
     one channel lie together.
 
     Args:
         input_shapes: shapes of the inputs, any; they are flattened.
         output_shape: `(..., H, W)`, with at least two dims.
-        channels: channels of the maps, smallest first.
-        activation: class of the nonlinearity after each stage.
+        channels: channels of the maps, the smallest map first.
+        activation: class of the nonlinearity before each transposed convolution.
 
     Raises:
         ValueError: the output is not an image.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> network = pg.ConvDecoder([(2,)], (1, 1, 8, 8), channels=(8, 4))
+        >>> network(torch.zeros(5, 2)).shape
+        torch.Size([5, 1, 1, 8, 8])
     """
 
     leading_dims = True
@@ -239,8 +257,10 @@ class ConvDecoder(nn.Module):
             raise ValueError("ConvDecoder: channels must name at least one map, got ().")
         height, width = self.output_shape[-2:]
         scale = 2 ** len(channels)
-        self.seed = (channels[0], -(-height // scale), -(-width // scale))
-        self.stem = nn.Linear(sum(math.prod(s) for s in self.input_shapes), math.prod(self.seed))
+        self.smallest_map = (channels[0], -(-height // scale), -(-width // scale))
+        self.stem = nn.Linear(
+            sum(math.prod(s) for s in self.input_shapes), math.prod(self.smallest_map)
+        )
         outs = [*channels[1:], math.prod(self.output_shape[:-2])]
         stages: list[nn.Module] = []
         for fan_in, fan_out in zip(channels, outs, strict=True):
@@ -254,6 +274,6 @@ class ConvDecoder(nn.Module):
         """Inputs `(..., *input_shape)` to outputs `(..., *output_shape)`."""
         rows, leading = as_rows(inputs, self.input_shapes)
         flat = torch.cat([x.flatten(1) for x in rows], 1)
-        h = self.stages(self.stem(flat).unflatten(1, self.seed))
+        h = self.stages(self.stem(flat).unflatten(1, self.smallest_map))
         height, width = self.output_shape[-2:]
         return h[..., :height, :width].reshape(*leading, *self.output_shape)

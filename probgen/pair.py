@@ -170,7 +170,7 @@ class LatentVariableModel(GenerativeModel):
         if name not in self.data_names:
             factor = self.factors("q").get(name)
             if factor is not None and isinstance(factor.variable, PointMass):
-                return "a function of what the guide sees: a point mass"
+                return "computed by the guide: a point mass"
             gradient = ", score-function gradient" if variable.discrete else ""
             if same_guide:
                 return f"drawn anew for each datum, from one guide for all data{gradient}"

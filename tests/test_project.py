@@ -106,3 +106,18 @@ def test_corrections_are_held_by_tests_that_exist() -> None:
     for file, test in named:
         (path,) = (ROOT / "tests").rglob(file)
         assert f"def {test}(" in path.read_text(), (file, test)
+
+
+@pytest.mark.parametrize(("name", "pictures"), [("autoencoders", 1), ("gan", 4)])
+def test_experiments_write_what_they_say(name: str, pictures: int, tmp_path: Path) -> None:
+    """On a budget of two epochs: exit status, table, pictures."""
+    command = [sys.executable, "-m", f"experiments.{name}", "--out", str(tmp_path), "--epochs", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    written = done.stdout.split("Written:")[1].split()
+    assert len(written) == pictures
+    for path in written:
+        assert Path(path).stat().st_size > 0, path
+    if name == "autoencoders":
+        assert "there is no ELBO" in done.stdout and "Squared error per pixel" in done.stdout
+    else:
+        assert "D(G(z))" in done.stdout and "PointMass(Bernoulli(64))" in done.stdout

@@ -1,8 +1,8 @@
-"""Expectations under the guide, from one pass: the value, and a surrogate of its gradient.
+"""Expectations under the guide from one trace: the value, with a surrogate of its gradient.
 
-Summed classes enter with their weights q(y | ...), and latents that cannot be reparameterized with
-the score-function term. Every objective that averages over the guide goes through here, so that
-none of its terms lacks a part of its gradient.
+Summed classes have their weights q(y | ...), and latents that cannot be reparameterized have
+the score-function term. Every objective that averages over the guide uses these functions, so that
+no term lacks a part of its gradient.
 """
 
 from __future__ import annotations

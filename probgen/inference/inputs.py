@@ -1,4 +1,4 @@
-"""What users hand over, checked against the pair: one Dataset of the variables it knows."""
+"""Data of users, checked against the pair and converted: one Dataset of the variables of the pair."""
 
 from __future__ import annotations
 
@@ -53,28 +53,56 @@ def prepare(
         owner: the function that messages name.
         device: where the values go.
         dtype: of values that are not classes.
-        probe: run the pair on two data first, so that breaches of its contract show; a stream of
-            batches does so once.
-        learning: refuse latents that no data inform, unless the pair says that they are meant.
+        probe: run the pair on two data first, so that breaches of its contract show; for a stream of
+            batches that is done with the first one only.
+        learning: refuse latents that no data inform, unless the pair has `local = True`.
 
     Raises:
         TypeError: data of the wrong kind.
         ValueError: unknown or missing variables, a wrong shape, values outside the support.
     """
+    dataset = _select(pair, data, owner).to(device)
+    variables, masks = pair.variables, dataset.observed
+    sites: dict[str, Site] = {}
+    # An implicit model has no density, so it is not run on data.
+    if not isinstance(pair, ImplicitModel) and (
+        probe or not variables.keys() >= set(dataset.values)
+    ):
+        trace = _probe(pair, dataset, dtype)
+        sites = trace.model
+        if learning and probe:
+            complete = [n for n in dataset.values if n not in masks or bool(masks[n].all())]
+            check_informed(pair, trace, complete, owner)
+    for name in dataset.values:
+        _check_variable(pair, dataset, name, sites.get(name), dtype, owner, warn=probe)
+    converted = {n: convert(v, variables.get(n), dtype) for n, v in dataset.values.items()}
+    return dataset.with_fields(
+        **{n: dataset.fields[n].with_values(v) for n, v in converted.items()}
+    )
+
+
+def _select(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
+    """The variables of the pair as a Dataset, with masks for those that may be partly observed.
+
+    Raises:
+        TypeError: data of the wrong kind.
+        ValueError: unknown or missing variables, a wrong shape, or a mask of a variable that cannot
+            be summed out.
+    """
     dataset = as_dataset(pair, data, owner)
-    known = variable_names(pair)
+    names = variable_names(pair)
     if isinstance(data, Mapping):
-        unknown = [name for name in dataset.values if name not in known]
+        unknown = [name for name in dataset.values if name not in names]
         if unknown:
             raise ValueError(
                 f"{owner}: {pair.name} has no variable {', '.join(unknown)}; "
-                f"its variables are {', '.join(known)}."
+                f"its variables are {', '.join(names)}."
             )
-    selected = {name: value for name, value in dataset.values.items() if name in known}
+    selected = {name: value for name, value in dataset.values.items() if name in names}
     missing = [name for name in pair.data_names if name not in selected]
     if missing or not selected:
         raise ValueError(
-            f"{owner}: {pair.name} needs {', '.join(missing or pair.data_names or known)}, got "
+            f"{owner}: {pair.name} needs {', '.join(missing or pair.data_names or names)}, got "
             f"{', '.join(dataset.values)}. Give every data variable by its name."
         )
     masks = {n: m for n, m in dataset.observed.items() if n in selected}
@@ -83,41 +111,35 @@ def prepare(
         if not bool(masks[name].all()):
             raise ValueError(
                 f"{owner}: {name} is observed for some data only, but {pair.name} cannot sum it out "
-                f"where it is missing. {_way_out(pair, name, variables[name])}"
+                f"where it is missing. {_what_to_do(pair, name, variables[name])}"
             )
         del masks[name]
     for name, value in selected.items():
         if name in variables:
             check_shape(value, variables[name], name, owner, pair.name)
-    fields = {n: replace(dataset.fields[n], observed=masks.get(n)).to(device) for n in selected}
-    dataset = Dataset.from_fields(fields, dataset.name)
-    values, masks = dataset.values, dataset.observed
-    sites: dict[str, Site] = {}
-    implicit = isinstance(pair, ImplicitModel)  # nothing to run on data: it has no density
-    if not implicit and (probe or any(name not in variables for name in values)):
-        passed = _probe(pair, dataset, dtype)
-        sites = passed.model
-        if learning and probe:
-            known = [name for name in values if name not in masks or bool(masks[name].all())]
-            check_informed(pair, passed, known, owner)
-    for name, value in values.items():
-        site = sites.get(name)
-        support = variables[name].support if name in variables else site and site["fn"].support
-        family = repr(variables[name]) if name in variables else f"supported on {support}"
-        value, mask = _check_values(
-            dataset, name, value, support, f"{pair.name} is {family}", owner, variables.get(name)
-        )
-        if not is_class(variables.get(name)):
-            check_range(value, dtype, name, owner, mask)
-        if (
-            probe
-            and dtype == torch.float32
-            and fields[name].noise is None
-            and not is_class(variables.get(name))
-        ):
-            warn_coarse(value, name, owner)
-    converted = {name: convert(v, variables.get(name), dtype) for name, v in values.items()}
-    return dataset.with_fields(**{n: fields[n].with_values(v) for n, v in converted.items()})
+    fields = {n: replace(dataset.fields[n], observed=masks.get(n)) for n in selected}
+    return Dataset.from_fields(fields, dataset.name)
+
+
+def _check_variable(
+    pair: LatentVariableModel, dataset: Dataset, name: str, site: Site | None, dtype: torch.dtype,
+    owner: str, *, warn: bool,
+) -> None:  # fmt: skip
+    """All values of a variable against its support, and whether the dtype can hold them."""
+    variable = pair.variables.get(name)
+    if variable is not None:
+        support, family = variable.support, repr(variable)
+    else:
+        support = None if site is None else site["fn"].support
+        family = f"supported on {support}"
+    value, mask = _check_values(
+        dataset, name, dataset[name], support, f"{pair.name} is {family}", owner, variable
+    )
+    if is_class(variable):
+        return
+    check_range(value, dtype, name, owner, mask)
+    if warn and dtype == torch.float32 and dataset.fields[name].noise is None:
+        warn_coarse(value, name, owner)
 
 
 def place_and_prepare(
@@ -132,10 +154,10 @@ def place_and_prepare(
 
 
 def check_other_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> None:
-    """Shapes and supports of validation and test data, which training does not look at.
+    """Check shapes and supports of validation and test data, which training does not use.
 
-    What is wrong with them would show when they are scored, after the training. Labels that are unknown
-    and variables that are not there may be fine then.
+    Otherwise errors in them would show only when they are scored, after the training. Unknown labels
+    and missing variables are allowed here.
 
     Raises:
         ValueError: a wrong shape, or values outside the support; says of which part.
@@ -160,10 +182,13 @@ def _check_values(
     owner: str,
     variable: Variable | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """All values of a variable against its support; what a step sees of them, and their mask.
+    """Check all values of a variable against its support.
 
-    Where there is no support, values are to be finite; where they are drawn anew in every batch, they
-    are probabilities, and a step sees zeros and ones.
+    Without a support, values must be finite. Values that are binarized anew in every batch must be
+    probabilities; what is returned are then zeros and ones, as in a training step.
+
+    Returns:
+        The values that a training step sees, and the mask of those that are observed.
     """
     mask, noise = data.observed.get(name), data.fields[name].noise
     if noise is not None and noise.support is not None:
@@ -206,7 +231,7 @@ def as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
 
 
 def is_one_array(data: Any) -> bool:
-    """Whether data are a list or tuple of one array, as of a TensorDataset: the array itself is meant."""
+    """Whether data are a list or tuple of one array, as a TensorDataset yields; it stands for the array."""
     return isinstance(data, (list, tuple)) and len(data) == 1 and hasattr(data[0], "shape")
 
 
@@ -224,7 +249,7 @@ def known_part(pair: LatentVariableModel, data: Dataset) -> Dataset:
     return data.only(*[name for name in data.values if name in names])
 
 
-def _way_out(pair: LatentVariableModel, name: str, variable: Variable) -> str:
+def _what_to_do(pair: LatentVariableModel, name: str, variable: Variable) -> str:
     """What to do with a variable that is partly observed and cannot be summed out."""
     if is_summable(variable) and name in pair.factors("p"):
         return f"Drop those data, or add a guide factor q({name} | ...)."
@@ -236,7 +261,7 @@ def _way_out(pair: LatentVariableModel, name: str, variable: Variable) -> str:
 
 
 def _probe(pair: LatentVariableModel, dataset: Dataset, dtype: torch.dtype) -> PairTrace:
-    """Run the pair once on two data: breaches of the contract show before the first step."""
+    """Run the pair once on two data, so that breaches of the contract show before the training."""
     few = dataset.subset(slice(0, 2))
     variables = pair.variables
     values = {}

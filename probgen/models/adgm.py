@@ -17,13 +17,13 @@ from probgen.variables import Variable
 class ADGM(LatentVariableModel):
     """p(y) p(z) p(x | y, z) p(a | x, y, z), inferred by q(a | x) q(y | a, x) q(z | a, x, y).
 
-    The auxiliary a changes nothing about p(x, y, z); through it q(y, z | x) is a mixture and no longer
-    a product of Gaussians.
+    The auxiliary variable a leaves p(x, y, z) as it is. Averaged over a, the guide q(y, z | x) is a
+    mixture and so more flexible than without a.
 
     Args:
         x: the data; any family and event shape.
         y: the class, a scalar `pg.Categorical`.
-        z: the latent, which holds what the class does not say.
+        z: the latent for all of x that does not depend on the class.
         a: the auxiliary latent.
         hidden: widths of the hidden layers of all networks, reversed in those of the model.
         activation: class of the networks' nonlinearity.
@@ -32,7 +32,7 @@ class ADGM(LatentVariableModel):
 
     Raises:
         TypeError: y is no scalar `pg.Categorical`.
-        ValueError: a class prior of another kind.
+        ValueError: class_prior is none of these.
 
     References:
         Maaløe, Sønderby, Sønderby and Winther, 2016, "Auxiliary deep generative models", eq. 1 to 9.

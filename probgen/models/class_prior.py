@@ -1,4 +1,4 @@
-"""What a model with classes says of them before it sees a row: p(y)."""
+"""The prior of the classes of a model, p(y)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from probgen.variables import Categorical, Variable, as_class
 ClassPrior = Literal["uniform", "learned"] | Sequence[float]
 
 GAIN = 10.0
-"""Logits per unit of a learned p(y)'s parameters. An optimizer of the Adam family moves a parameter by about
-its learning rate a step, at which logits a few nats apart would take thousands of steps."""
+"""Logits per unit of the parameters of a learned p(y). Adam moves a parameter by about its learning rate in
+each step, so that logits a few nats apart would otherwise take thousands of steps."""
 
 
 class LearnedClasses(Conditional):
-    """p(y) with learned logits, which begins uniform and moves `GAIN` times as fast as weights do."""
+    """p(y) with learned logits, which starts uniform and changes `GAIN` times as fast as weights do."""
 
     def __init__(self, variable: Variable) -> None:
         super().__init__(variable, learned=True)
@@ -31,7 +31,7 @@ class LearnedClasses(Conditional):
 
 
 def prior_of_classes(y: Variable, prior: Any, owner: str) -> Conditional:
-    """p(y) as a model is asked for it.
+    """The conditional for a class prior that a user gave.
 
     Args:
         y: the class, a scalar `pg.Categorical`.
@@ -40,17 +40,17 @@ def prior_of_classes(y: Variable, prior: Any, owner: str) -> Conditional:
 
     Raises:
         TypeError: y is no scalar `pg.Categorical`.
-        ValueError: another word, or probabilities that are none.
+        ValueError: another word, or numbers that are not probabilities.
     """
     as_class(y, owner)
     prior = as_class_prior(prior, owner, cast(Categorical, y).num_classes)
     if prior == "learned":
         return LearnedClasses(y)
-    made = Conditional(y)
+    conditional = Conditional(y)
     if prior != "uniform":
         log_shares = torch.tensor(prior, dtype=torch.float64).log()
-        cast(Tensor, made.outputs).copy_(log_shares)
-    return made
+        cast(Tensor, conditional.outputs).copy_(log_shares)
+    return conditional
 
 
 def as_class_prior(prior: Any, owner: str, num_classes: int | None = None) -> ClassPrior:

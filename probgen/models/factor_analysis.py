@@ -82,21 +82,21 @@ class FactorAnalysis(LatentVariableModel):
     def set_maximum_likelihood(
         self, x: Any, *, tolerance: float = 1e-8, max_iterations: int = 10_000
     ) -> Self:
-        r"""Set all parameters, the guide's too, to a maximum of the likelihood, by EM.
+        r"""Set all parameters, those of the guide too, to a maximum of the likelihood, by EM.
 
-        W is taken in the rotation in which the true posterior is diagonal, so that the guide is exact.
+        W is rotated so that the true posterior is diagonal, which makes the guide exact.
 
         Args:
             x: shape `(data, *event_shape)`.
-            tolerance: nats a datum; EM ends where a step gains less.
-            max_iterations: steps at most.
+            tolerance: EM ends when an iteration raises the log-likelihood by less, in nats per datum.
+            max_iterations: the largest number of iterations.
 
         Raises:
             ValueError: x of the wrong shape, with NaN or infinite values, of fewer than two data; as many
                 latents as elements of x, or more; or a setting out of range.
 
         Warns:
-            UserWarning: not converged, or elements of x that are left without noise.
+            UserWarning: EM has not converged, or elements of x have a noise variance of zero.
 
         References:
             Rubin and Thayer, 1982, "EM algorithms for ML factor analysis".
@@ -108,10 +108,10 @@ class FactorAnalysis(LatentVariableModel):
         rows = rows_for(self, x, owner)
         mean = rows.mean(0)
         covariance = (rows - mean).T @ (rows - mean) / len(rows)
-        loadings, noise, found = factor_analysis(
+        loadings, noise, log_likelihoods = factor_analysis(
             covariance, self.loadings.shape[1], tolerance=tolerance, max_iterations=most
         )
-        warn_of_ends(owner, noise, covariance.diagonal(), found, most)
+        warn_of_ends(owner, noise, covariance.diagonal(), log_likelihoods, most)
         set_parameters(self, loadings, mean, noise)
         return self
 
@@ -137,7 +137,7 @@ class FactorAnalysis(LatentVariableModel):
         return scale.reshape(-1) ** 2
 
     def log_prob(self, x: Tensor) -> Tensor:
-        r"""The exact log N(x; b, W Wᵀ + diag(σ²)) of data `(data, *event_shape)`, nats a datum.
+        r"""The exact log N(x; b, W Wᵀ + diag(σ²)) of data `(data, *event_shape)`, nats per datum.
 
         By the Woodbury identity, so that the cost is linear in the number of elements of x.
         """

@@ -1,4 +1,4 @@
-"""What the maximum of a linear-Gaussian model's likelihood is, and how it becomes a pair's parameters."""
+"""Maximum likelihood of linear-Gaussian models, and how its solution becomes the parameters of a pair."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from probgen.pair import LatentVariableModel
 from probgen.variables import SCALE_FLOOR, raw_from_scale
 
 LEAST_VARIANCE = (2 * SCALE_FLOOR) ** 2
-"""Noise below this is not told from none: a learned scale never falls below `SCALE_FLOOR`."""
+"""Smaller noise variances count as zero: a learned scale never falls below `SCALE_FLOOR`."""
 
 
 def rows_for(pair: Any, x: Any, owner: str) -> Tensor:
@@ -78,12 +78,12 @@ def factor_analysis(
     Args:
         covariance: S of the data, in float64.
         num_latents: fewer than its rows.
-        tolerance: nats a datum; it ends where a step gains less.
-        max_iterations: steps at most.
+        tolerance: EM ends when an iteration raises the log-likelihood by less, in nats per datum.
+        max_iterations: the largest number of iterations.
 
     Returns:
-        W `(elements, latents)`, σ² `(elements,)`, and the log-likelihood before each step, nats a
-        datum; the last is that of what is returned.
+        W `(elements, latents)`, σ² `(elements,)`, and the log-likelihood before each
+        iteration in nats per datum; the last one belongs to what is returned.
 
     References:
         Rubin and Thayer, 1982, "EM algorithms for ML factor analysis".
@@ -91,7 +91,7 @@ def factor_analysis(
     """
     size, total = len(covariance), covariance.diagonal()
     noise = total.clamp(min=LEAST_VARIANCE)
-    found: list[float] = []
+    log_likelihoods: list[float] = []
     while True:
         deviation = noise.sqrt()
         values, vectors = torch.linalg.eigh(covariance / deviation / deviation[:, None])
@@ -100,19 +100,21 @@ def factor_analysis(
         # The trace of S over the model's covariance: leading directions are fitted exactly.
         trace = values.sum() - (leading - 1).sum()
         log_det = noise.log().sum() + leading.log().sum()
-        found.append(-0.5 * float(size * math.log(2 * math.pi) + log_det + trace))
-        gain = found[-1] - found[-2] if len(found) > 1 else math.inf
-        if gain < tolerance or len(found) > max_iterations:
-            return loadings, noise, found
+        log_likelihoods.append(-0.5 * float(size * math.log(2 * math.pi) + log_det + trace))
+        gain = log_likelihoods[-1] - log_likelihoods[-2] if len(log_likelihoods) > 1 else math.inf
+        if gain < tolerance or len(log_likelihoods) > max_iterations:
+            return loadings, noise, log_likelihoods
         noise = (total - (loadings**2).sum(1)).clamp(min=LEAST_VARIANCE)
 
 
-def warn_of_ends(owner: str, noise: Tensor, total: Tensor, found: list[float], most: int) -> None:
-    """Say where EM has not converged, or elements are left without noise."""
-    if len(found) > most:
+def warn_of_ends(
+    owner: str, noise: Tensor, total: Tensor, log_likelihoods: list[float], most: int
+) -> None:
+    """Warn if EM has not converged, or if elements of x are left without noise."""
+    if len(log_likelihoods) > most:
         warnings.warn(
-            f"{owner}: not converged after {most} steps (the last gained {found[-1] - found[-2]:.2g} "
-            "nats a datum). Raise max_iterations, or tolerance.",
+            f"{owner}: EM has not converged after {most} iterations (the last one gained {log_likelihoods[-1] - log_likelihoods[-2]:.2g} "
+            "nats per datum). Raise max_iterations, or tolerance.",
             stacklevel=3,
         )
     lost = ((noise <= LEAST_VARIANCE) & (total > LEAST_VARIANCE)).sum()

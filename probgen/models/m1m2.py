@@ -12,29 +12,24 @@ from probgen.basics.locking import one_at_a_time
 from probgen.conditionals import Conditional
 from probgen.models.class_prior import ClassPrior, prior_of_classes
 from probgen.models.m2 import M2
+from probgen.models.stages import check_stage
 from probgen.models.vae import VAE
 from probgen.networks import as_widths
 from probgen.pair import LatentVariableModel
-from probgen.variables import (
-    SCALE_FLOOR,
-    Normal,
-    Variable,
-    positive_scale,
-    raw_from_scale,
-)
+from probgen.variables import SCALE_FLOOR, Normal, Variable, positive_scale, raw_from_scale
 
 
 class M1M2(LatentVariableModel):
     """p(y) p(z2) p(z1 | y, z2) p(x | z1), inferred by q(z1 | x) q(y | z1) q(z2 | z1, y).
 
-    Trained as a whole it is the joint form. In the paper's two stages a VAE gives the z1 of the data, and
-    an `M2` whose data are these is trained on them; `stacked` makes one model of the two.
+    `pg.fit` trains all factors jointly. The paper trains in two stages: a VAE, and then an `M2` whose
+    data are the latents of the VAE; `stacked` makes one model of the two.
 
     Args:
         x: the data; any family and event shape.
         y: the class, a scalar `pg.Categorical`.
-        z1: the latent next to the data, on which classes are told apart.
-        z2: the latent that holds what of z1 the class does not say.
+        z1: the latent next to the data, from which the classifier q(y | z1) predicts the class.
+        z2: the latent for all of z1 that does not depend on the class.
         hidden: widths of the hidden layers between x and z1 (reversed in the decoder).
         hidden_class: likewise between z1, y and z2.
         activation: class of the networks' nonlinearity.
@@ -43,7 +38,7 @@ class M1M2(LatentVariableModel):
 
     Raises:
         TypeError: y is no scalar `pg.Categorical`.
-        ValueError: a class prior of another kind.
+        ValueError: class_prior is none of these.
 
     References:
         Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
@@ -92,12 +87,12 @@ class M1M2(LatentVariableModel):
     ) -> M1M2:  # fmt: skip
         """One model of two stages: a VAE, and an M2 trained on its latents.
 
-        The networks are those of the stages and not copies of them, and so are p(y) and the M2's p(z).
+        The networks, p(y) and the M2's p(z) are shared with the stages, not copied.
 
         Args:
             m1: the VAE; its latent is a vector.
             m2: its data are a vector of elements of that latent, standardized.
-            columns: the elements of the latent that the M2 knows, their numbers; by default all. The
+            columns: indices of the elements of the latent that are the M2's data; by default all. The
                 others have the VAE's prior, whatever the class.
             mean: what was subtracted from these elements, by default 0.
             scale: what they were divided by, by default 1.
@@ -106,9 +101,19 @@ class M1M2(LatentVariableModel):
             TypeError: stages of another structure, an M2 whose data are not Gaussian with scales from its
                 network, or a latent whose prior is not Gaussian.
             ValueError: shapes that do not fit, columns named twice, or scales that are not above 0.
+
+        Example:
+            >>> import torch, probgen as pg
+            >>> _ = torch.manual_seed(0)
+            >>> vae = pg.models.VAE(x=pg.Bernoulli(6), z=pg.Normal(2), hidden=(4,))
+            >>> y, z = pg.Categorical(3), pg.Normal(2)
+            >>> m2 = pg.models.M2(x=pg.Normal(2), y=y, z=z, hidden=(4,))
+            >>> stack = pg.models.M1M2.stacked(vae, m2)
+            >>> stack.factorization("p")
+            'p(y) p(z2) p(z1 | y, z2) p(x | z1)'
         """
-        _check_stage(m1, VAE, {"p_z": (), "p_x": ("z",), "q_z": ("x",)})
-        _check_stage(
+        check_stage(m1, VAE, {"p_z": (), "p_x": ("z",), "q_z": ("x",)})
+        check_stage(
             m2, M2,
             {"p_y": (), "p_z": (), "p_x": ("y", "z"), "q_y": ("x",), "q_z": ("x", "y")},
         )  # fmt: skip
@@ -140,7 +145,7 @@ class M1M2(LatentVariableModel):
                 "M1M2.stacked: means must be finite, and scales finite and above 0; got "
                 f"{mean.tolist()} and {scale.tolist()}. Leave out columns that do not vary."
             )
-        with torch.random.fork_rng(devices=[]):  # for networks that are replaced at once
+        with torch.random.fork_rng(devices=[]):  # these networks are replaced below
             variables = (m1.p_x.variable, m2.p_y.variable, Normal(size), m2.p_z.variable)
             pair = cls(*variables, hidden=(), hidden_class=())
         for own, theirs in (("p_x", m1.p_x), ("q_z1", m1.q_z), ("q_y", m2.q_y), ("q_z2", m2.q_z)):
@@ -188,7 +193,7 @@ class M1M2(LatentVariableModel):
 
 
 class _FromLatent(nn.Module):
-    """A network of some standardized elements of its first input."""
+    """A network that sees some elements of its first input, z1, after they were standardized."""
 
     columns: Tensor
     mean: Tensor
@@ -209,7 +214,7 @@ class _FromLatent(nn.Module):
 
 
 class _ToLatent(_FromLatent):
-    """A network whose Gaussian is of some standardized elements; the others have the prior."""
+    """A network that returns a Gaussian of standardized elements of z1; the others have the prior."""
 
     def __init__(
         self, network: nn.Module, columns: Tensor, mean: Tensor, scale: Tensor, prior: Conditional
@@ -223,14 +228,14 @@ class _ToLatent(_FromLatent):
             out = torch.stack(list(out), 1) if isinstance(out, tuple) else out
             out = out.reshape(len(inputs[0]), 2, len(self.columns))
         loc, raw = out.unbind(-2)
-        spread = (self.scale * positive_scale(raw)).clamp(min=SCALE_FLOOR * 1.01)
-        parts = torch.stack([self.mean + self.scale * loc, _raw(spread)], -2)
+        std = (self.scale * positive_scale(raw)).clamp(min=SCALE_FLOOR * 1.01)
+        parts = torch.stack([self.mean + self.scale * loc, _raw(std)], -2)
         others = _parameters(self.prior).expand(*parts.shape[:-1], -1)
         return others.index_copy(-1, self.columns, parts)
 
 
 def _raw(scale: Tensor) -> Tensor:
-    """The raw scale of a scale; beyond 20 the inverse is a shift, and its exponential may overflow."""
+    """The raw scale of a scale. Above 20 it is the scale plus a constant, as its exponential may overflow."""
     return raw_from_scale(scale.clamp(max=20)) + (scale - 20).clamp(min=0)
 
 
@@ -244,30 +249,3 @@ def _parameters(prior: Conditional) -> Tensor:
     else:
         raw = _raw(prior().base_dist.scale.clamp(min=SCALE_FLOOR * 1.01))
     return torch.stack([outputs[0], raw])
-
-
-def _check_stage(
-    pair: LatentVariableModel, kind: type[LatentVariableModel], parents: dict[str, tuple[str, ...]]
-) -> None:
-    """Only what a stage is known to say can be said by the stack.
-
-    Raises:
-        TypeError: another class, statements of its own, or factors of another structure.
-    """
-    owner, name = "M1M2.stacked", kind.__name__
-    if not isinstance(pair, kind):
-        raise TypeError(f"{owner}: needs a pg.models.{name}, got {type(pair).__name__}.")
-    found = {f"{p}_{n}": factor for p in "pq" for n, factor in pair.factors(p).items()}
-    structure = {part: tuple(factor.parents) for part, factor in found.items()}
-    if structure != parents:
-        raise TypeError(
-            f"{owner}: needs {name}'s factors, but {pair.name} has {pair.factorization('p')}, "
-            f"{pair.factorization('q')}. Write the stack of it as a pair of its own."
-        )
-    inner = [part for part in parents if part != "p_y" and type(found[part]) is not Conditional]
-    own = [way for way in ("model", "guide") if getattr(type(pair), way) is not getattr(kind, way)]
-    if own or inner:
-        raise TypeError(
-            f"{owner}: {pair.name} has {', '.join(own + inner)} of its own, which the stack would leave "
-            "out. Write the stack of it as a pair of its own."
-        )

@@ -17,12 +17,12 @@ from probgen.variables import Variable
 class M2(LatentVariableModel):
     """Data from a class and a style: p(y) p(z) p(x | y, z), inferred by q(y | x) q(z | x, y).
 
-    Where y is not given it is summed out.
+    For data without y the class is summed out.
 
     Args:
         x: the data; any family and event shape.
         y: the class, a scalar `pg.Categorical`.
-        z: the latent, which holds what the class does not say.
+        z: the latent for all of x that does not depend on the class, such as the style of writing.
         hidden: widths of the hidden layers of the classifier, the encoder and, reversed, the decoder.
         activation: class of the networks' nonlinearity.
         classifier: a network or network factory in place of the classifier's MLP.
@@ -31,7 +31,7 @@ class M2(LatentVariableModel):
 
     Raises:
         TypeError: y is no scalar `pg.Categorical`.
-        ValueError: a class prior of another kind.
+        ValueError: class_prior is none of these.
 
     References:
         Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative

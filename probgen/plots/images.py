@@ -16,6 +16,7 @@ from probgen.inference.queries.decode import decode_draws
 from probgen.inference.queries.posterior import reconstruct
 from probgen.pair import LatentVariableModel
 from probgen.plots.style import axes
+from probgen.point_mass import PointMass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,6 +178,8 @@ def samples(
     if given:
         pixels = pixels.flatten(0, 1)
     title = f"{kind} {len(pixels)} draws from the prior of {pair.name}"
+    if factor is not None and isinstance(factor.variable, PointMass):
+        title = f"{len(pixels)} samples of {pair.name}"
     return images(pixels.detach().cpu(), columns=columns, title=title, limits=limits, ax=ax)
 
 

@@ -19,6 +19,7 @@ from probgen.inference.queries.variation import LatentGrid, Traversal, latent_gr
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import as_images, images, limits_of, named_data
 from probgen.plots.style import axes, palette, short_names
+from probgen.point_mass import PointMass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +64,10 @@ def latent_scatter(
     if latent not in latents:
         raise ValueError(f"latent_scatter: no latent {latent!r} among {', '.join(latents)}.")
     ax = scatter(latents[latent], labels, latent=latent, ax=ax)
-    ax.set_title(f"Posterior means of {latent} under {pair.name}")
+    factor = pair.factors("q").get(latent)
+    point_mass = factor is not None and isinstance(factor.variable, PointMass)
+    kind = "Codes" if point_mass else "Posterior means of"
+    ax.set_title(f"{kind} {latent} under {pair.name}")
     return ax
 
 

@@ -98,7 +98,7 @@ def test_images_constant_columns_and_what_needs_a_warning() -> None:
     wide = pg.models.FactorAnalysis(x=pg.Normal(8), z=pg.Normal(2)).double()
     with pytest.warns(UserWarning, match="left without noise.*Use fewer latents"):
         wide.set_maximum_likelihood(copied)
-    with pytest.warns(UserWarning, match="not converged after 2 steps.*Raise max_iterations"):
+    with pytest.warns(UserWarning, match="not converged after 2 iterations.*Raise max_iterations"):
         wide.set_maximum_likelihood(drawn()[0], max_iterations=2)
 
 
