@@ -36,8 +36,8 @@ from .networks import MLP as MLP
 from .networks import ConvDecoder as ConvDecoder
 from .networks import ConvEncoder as ConvEncoder
 from .pair import LatentVariableModel as LatentVariableModel
+from .runs.reading import load_run as load_run
 from .runs.run import Run as Run
-from .runs.run import load_run as load_run
 from .storage.files import RunError as RunError
 from .storage.user_code import load_pair as load_pair
 from .variables import Bernoulli as Bernoulli

@@ -22,7 +22,7 @@ from probgen.inference.inputs import known_part
 from probgen.inference.scoring.scores import Score
 from probgen.runs.listing import runs_below
 from probgen.runs.pairs import UntrustedCodeError
-from probgen.runs.run import code_of_run, look_at_run
+from probgen.runs.reading import code_of_run, look_at_run
 from probgen.storage.files import absolute, make_folder, write_atomically
 
 Answer = tuple[str, dict[str, Any]]

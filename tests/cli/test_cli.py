@@ -212,7 +212,7 @@ BAD: list[tuple[str, str]] = [
     ("train vae --data digits --var z=normal:999999999x999999999x999999999", "out of memory"),
     ("train vae --data digits --hidden 99999999999999999999", "Error: "),
     ("sample run -n 99999999999999999999", "Error: "),
-    ("evaluate run --data mnist", "says nothing about mnist"),
+    ("evaluate run --data mnist", "whose preparation cannot be applied to mnist"),
     ("train vae --data digits --labels-column y", "labels, columns and levels are for files"),
     ("train vae --data digits --resume", "--resume needs --run-dir"),
     ("train vae --data digits --run-dir /proc/nothing", "/proc/nothing cannot be written"),
