@@ -97,7 +97,19 @@ class Path:
     def function(self, module: str, name: str) -> Place | None:
         """A function at the top of a module."""
         node = self.package.modules[module].definitions.get(name)
+        if node is None:
+            return self._decorated(module, name)
         return Place(module, name, node) if isinstance(node, Function) else None
+
+    def _decorated(self, module: str, name: str) -> Place | None:
+        """The function f of `name = decorator(f)`, which the decorator calls with what it is given."""
+        for node in self.package.modules[module].tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+                targets = [part.id for part in node.targets if isinstance(part, ast.Name)]
+                if targets == [name] and len(node.value.args) == 1:
+                    there = self.package.named(module, node.value.args[0])
+                    return None if there is None else self.function(*there)
+        return None
 
     def method(self, module: str, owner: str, name: str) -> Place | None:
         """A method of a class of the package, or of the classes that it extends."""

@@ -18,9 +18,12 @@ from benchmarks.blocks import Block, in_turn, write
 from benchmarks.hand_written import HandWrittenConv, HandWrittenM2, HandWrittenVAE
 from benchmarks.peers import numpyro_block, pyro_blocks, pythae_block
 from probgen.basics.settings import quiet_pyro
+from probgen.inference.compute.devices import as_dtype
 from probgen.inference.training.batches import Resident
-from probgen.inference.training.epochs import Loop
-from probgen.inference.training.optimizers import make_optimizer
+from probgen.inference.training.epochs import Training
+from probgen.inference.training.feed import Feed
+from probgen.inference.training.module import TrainingModule
+from probgen.inference.training.settings import Settings
 from probgen.variables import raw_from_scale
 
 REFERENCE = "hand-written, eager, default Adam"
@@ -69,8 +72,10 @@ def ours(pair: Any, x: Tensor, batch: int, precision: str, capture: bool) -> Blo
     source = Resident(pg.Dataset({"x": x}), batch)
     goal, device = pg.ELBO(analytic_kl=True), x.device
     pair.to(device).train()
-    loop = Loop(pair, source, None, goal, device, 0, precision=precision, capture=capture)
-    loop.optimizer = make_optimizer(pair, None, 1e-3, device)
+    settings = Settings(1, device, precision=precision)
+    module = TrainingModule(pair, goal, 0, device, as_dtype(precision))
+    feed = Feed(source, None, goal, {}, {}, None, {})
+    training = Training(module, feed, goal, settings, capture)
     count = 0
 
     def run() -> tuple[float, float]:
@@ -78,7 +83,7 @@ def ours(pair: Any, x: Tensor, batch: int, precision: str, capture: bool) -> Blo
         count += 1
         start = time.perf_counter()
         with quiet_pyro(), torch.enable_grad():
-            bound, _ = loop.epoch(count, 1.0)
+            bound, _ = training.epoch(count, 1.0).numbers()
         return (time.perf_counter() - start) / (len(x) // batch), bound
 
     return run

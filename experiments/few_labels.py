@@ -1,12 +1,12 @@
-"""MNIST from few labels: M1, M2 and M1+M2 beside classifiers that do without latent variables.
+"""MNIST from few labels: M1, M2 and M1+M2 compared with classifiers without latent variables.
 
     python -m experiments.few_labels --out out/few_labels
 
-Five draws of the labelled images a cell, as many of each class, among 50,000 training images; errors on
-the 10,000 test images. The settings were chosen by the validation images, with other draws of the labels
-than those of the record. `--rows`, `--labels` and `--seeds` choose a part; what is in the folder
-already is not computed again, and a killed run goes on when the same command is given again.
-`--report` only draws and prints what is there.
+Each cell of the table is the mean over five draws of the labelled images, the same number of each class,
+among 50,000 training images; errors are those on the 10,000 test images. The settings were chosen on the
+validation images, with other draws of the labels than those of the recorded results. `--rows`, `--labels`
+and `--seeds` choose a part of the table. Results in the folder are not computed again, and a killed run
+resumes when the same command is given again. `--report` only prints and draws the results in the folder.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "method": "m1+m2", "start": None, "num_epochs": 30, "class_prior": "uniform",
     },
 }  # fmt: skip
-"""Of `pg.few_labels`, where they are not its defaults. The classes of MNIST are about as frequent."""
+"""Arguments of `pg.few_labels` that differ from its defaults. The classes of MNIST are about equally
+frequent, hence the uniform class prior."""
 
 
 class Baselines:
-    """Classifiers of pixels; neighbours and principal components are found once."""
+    """Classifiers of pixels; neighbours and principal components are computed once."""
 
     def __init__(self, data: pg.Splits) -> None:
         assert data.test is not None
@@ -71,21 +72,21 @@ class Baselines:
             "label spreading": self._label_spreading,
         }
 
-    def _labelled(self, made: Any, y: Array) -> Array:
-        """Of the labelled rows alone."""
-        found: Array = made.fit(self.x[y >= 0], y[y >= 0]).predict(self.x_test)
-        return found
+    def _labelled(self, classifier: Any, y: Array) -> Array:
+        """Predictions of a classifier that is trained on the labelled images only."""
+        predicted: Array = classifier.fit(self.x[y >= 0], y[y >= 0]).predict(self.x_test)
+        return predicted
 
     def _self_training(self, y: Array, seed: int) -> Array:
-        made = SelfTrainingClassifier(LogisticRegression(max_iter=300), threshold=0.95)
-        made.fit(self.pca.transform(self.x), y)
-        found: Array = made.predict(self.pca.transform(self.x_test))
-        return found
+        classifier = SelfTrainingClassifier(LogisticRegression(max_iter=300), threshold=0.95)
+        classifier.fit(self.pca.transform(self.x), y)
+        predicted: Array = classifier.predict(self.pca.transform(self.x_test))
+        return predicted
 
     def _label_spreading(self, y: Array, seed: int) -> Array:
-        made = LabelSpreading(self._graph, alpha=0.9, max_iter=100).fit(self.x, y)
-        found: Array = made.predict(self.x_test)
-        return found
+        classifier = LabelSpreading(self._graph, alpha=0.9, max_iter=100).fit(self.x, y)
+        predicted: Array = classifier.predict(self.x_test)
+        return predicted
 
     def _graph(self, left: Array, right: Array) -> Any:
         """Ten neighbours among the training rows, as a kernel; the same for every draw of labels."""
@@ -95,7 +96,7 @@ class Baselines:
         return self._graphs[len(right)]
 
     def _cnn(self, y: Array, seed: int) -> Array:
-        """Two layers of convolutions, of the labelled rows alone."""
+        """Two convolutional layers, trained on the labelled images only."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             net = nn.Sequential(
@@ -117,17 +118,17 @@ class Baselines:
 
 
 def baseline(
-    name: str, data: pg.Splits, labels: int, seed: int, known: Baselines
+    name: str, data: pg.Splits, labels: int, seed: int, baselines: Baselines
 ) -> dict[str, Any]:
-    """One cell's draw of a classifier without latent variables."""
+    """Error and time of a classifier without latent variables, for one draw of the labels."""
     assert data.test is not None
     few = data.train.keep_labels(labels // 10, seed=seed)
     assert few.observed is not None
     y = np.where(few.observed["y"].numpy(), few["y"].numpy().astype(int), -1)
     start = time.perf_counter()
-    found = known.rows[name](y, seed)
+    predicted = baselines.rows[name](y, seed)
     return {
-        "error": float((found != data.test["y"].numpy()).mean()),
+        "error": float((predicted != data.test["y"].numpy()).mean()),
         "minutes": (time.perf_counter() - start) / 60,
     }
 
@@ -135,29 +136,29 @@ def baseline(
 def ours(
     name: str, data: pg.Splits, labels: int, seed: int, out: Path, encoder: Any
 ) -> dict[str, Any]:
-    """One cell's draw of a method of ours."""
+    """Error, time, calibration and curve of a method of probgen, for one draw of the labels."""
     folder = "".join(c if c.isalnum() else "-" for c in f"{name}-{labels}")
     if name != "M2":
         settings = {**SETTINGS[name], "encoder": encoder}
     else:
         settings = SETTINGS[name]
-    found = pg.few_labels(data, labels=labels, seeds=[seed], folder=out / folder, **settings)
+    result = pg.few_labels(data, labels=labels, seeds=[seed], folder=out / folder, **settings)
     return {
-        "error": found.errors[0], "minutes": found.minutes[0], "calibration": found.calibration[0],
-        "curve": found.curves[0],
+        "error": result.errors[0], "minutes": result.minutes[0],
+        "calibration": result.calibration[0], "curve": result.curves[0],
     }  # fmt: skip
 
 
 def first_stage(data: pg.Splits, out: Path) -> pg.LatentVariableModel:
-    """M1, which no labels go into, trained once for all draws and rows."""
-    made = pg.SemiSupervisedClassifier(
+    """The VAE of M1, which uses no labels: trained once for all draws and methods."""
+    classifier = pg.SemiSupervisedClassifier(
         "m1", num_epochs=60, precision="bf16", run_dir=out, random_state=0, progress=True
     )
-    return made.train_encoder(data.train["x"].numpy())
+    return classifier.train_encoder(data.train["x"].numpy())
 
 
 def table(cells: dict[str, dict[str, Any]]) -> str:
-    """Mean ± standard deviation of the test error in percent, with the published ones beside."""
+    """Mean ± standard deviation of the test error in percent, beside published errors."""
     counts = sorted({int(key.split("/")[1]) for key in cells})
     rows = [("test error, %", *(f"{count} labels" for count in counts))]
     for name in dict.fromkeys(key.split("/")[0] for key in cells):
@@ -175,22 +176,23 @@ def _errors(cells: dict[str, dict[str, Any]], name: str, count: int) -> Array:
 
 
 def _cell(cells: dict[str, dict[str, Any]], name: str, count: int) -> str:
-    found = _errors(cells, name, count)
-    if len(found) < 2:
-        return f"{found[0]:.2f} (1)" if len(found) else ""
-    return f"{found.mean():.2f} ± {found.std(ddof=1):.2f}" + f" ({len(found)})" * (len(found) != 5)
+    errors = _errors(cells, name, count)
+    if len(errors) < 2:
+        return f"{errors[0]:.2f} (1)" if len(errors) else ""
+    number = f" ({len(errors)})" * (len(errors) != 5)
+    return f"{errors.mean():.2f} ± {errors.std(ddof=1):.2f}{number}"
 
 
 def against_labels(cells: dict[str, dict[str, Any]], *, ax: Any = None) -> Any:
-    """Error against labels, both axes logarithmic."""
+    """Test error against the number of labels, both axes logarithmic."""
     ax = axes(ax)
     names = list(dict.fromkeys(key.split("/")[0] for key in cells))
     for name in names:
         counts = sorted({int(key.split("/")[1]) for key in cells if key.startswith(f"{name}/")})
         errors = [_errors(cells, name, count) for count in counts]
-        spread = [e.std(ddof=1) if len(e) > 1 else 0 for e in errors]
+        deviations = [e.std(ddof=1) if len(e) > 1 else 0 for e in errors]
         own = name in SETTINGS
-        ax.errorbar(counts, [e.mean() for e in errors], spread, fmt="o-" if own else "s--", ms=4,
+        ax.errorbar(counts, [e.mean() for e in errors], deviations, fmt="o-" if own else "s--", ms=4,
                     linewidth=1.8 if own else 0.9, capsize=2, label=name)  # fmt: skip
     marks = zip(PUBLISHED["M1+M2"], PUBLISHED["M1+M2"].values(), strict=True)
     for count, text in marks:
@@ -206,20 +208,22 @@ def against_labels(cells: dict[str, dict[str, Any]], *, ax: Any = None) -> Any:
 
 
 def along_the_way(cells: dict[str, dict[str, Any]], *, ax: Any = None) -> Any:
-    """Validation errors of our methods at 100 labels, against epochs."""
+    """Validation error of probgen's methods with 100 labels, against epochs."""
     ax = axes(ax)
     colours = {
         "M2": "tab:orange", "M1+M2, begun at random": "tab:green", "M1+M2": "tab:blue",
     }  # fmt: skip
     for name, colour in colours.items():
-        found = [
+        curves = [
             c["curve"] for k, c in cells.items() if k.startswith(f"{name}/100/") and c.get("curve")
         ]
-        for index, curve in enumerate(found):
+        for index, curve in enumerate(curves):
             epochs, shares = zip(*curve, strict=True)
             ax.plot(epochs, [100 * share for share in shares], color=colour, linewidth=1,
-                    label=f"{name}, {len(found)} draws" if index == 0 else None)  # fmt: skip
-    ax.axvline(15, color="grey", linewidth=0.8, linestyle=":")  # until here spread labels are true
+                    label=f"{name}, {len(curves)} draws" if index == 0 else None)  # fmt: skip
+    ax.axvline(
+        15, color="grey", linewidth=0.8, linestyle=":"
+    )  # until here the model trains on spread labels
     ax.set(xlabel="epoch", ylabel="validation error in percent", ylim=(0, None), xlim=(0, None))
     ax.set_title("100 labels")
     ax.legend(frameon=False)
@@ -227,12 +231,12 @@ def along_the_way(cells: dict[str, dict[str, Any]], *, ax: Any = None) -> Any:
 
 
 def report(out: Path) -> None:
-    """Print the table of what is in the folder, and draw it."""
+    """Print and draw the results in the folder."""
     cells = _read(out)
     print(f"\n{table(cells)}\n\nmean ± standard deviation over draws of the labelled images\n")
     for name in dict.fromkeys(key.split("/")[0] for key in cells):
         minutes = [c["minutes"] for key, c in cells.items() if key.startswith(f"{name}/")]
-        print(f"{name:18s} {np.median(minutes):5.1f} minutes a draw (most {max(minutes):.1f})")
+        print(f"{name:18s} {np.median(minutes):5.1f} minutes per draw (at most {max(minutes):.1f})")
     save(out / "few_labels.png", against_labels, cells)
     if any(cell.get("curve") for cell in cells.values()):
         save(out / "few_labels_curves.png", along_the_way, cells)
@@ -244,27 +248,29 @@ def _read(out: Path) -> dict[str, dict[str, Any]]:
         cells |= json.loads(path.read_text())
     order = list(SETTINGS)
 
-    def place(key: str) -> tuple[int, str, int, int]:
+    def sort_key(key: str) -> tuple[int, str, int, int]:
         name, count, seed = key.split("/")
         return (order.index(name) if name in order else len(order), name, int(count), int(seed))
 
-    return {key: cells[key] for key in sorted(cells, key=place)}
+    return {key: cells[key] for key in sorted(cells, key=sort_key)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out/few_labels"))
-    parser.add_argument("--rows", nargs="*", help="which rows of the table; by default all")
+    parser.add_argument("--rows", nargs="*", help="rows of the table; all by default")
     parser.add_argument("--labels", type=int, nargs="*", default=[100, 600, 1000, 3000])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--part", default="", help="a name for this process, if there are several")
-    parser.add_argument("--report", action="store_true", help="only print and draw what is there")
+    parser.add_argument(
+        "--report", action="store_true", help="only print and draw the results in the folder"
+    )
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     if arguments.report:
         return report(out)
-    data, known, encoder = pg.load("mnist", transform="none"), None, None
+    data, baselines, encoder = pg.load("mnist", transform="none"), None, None
     path = out / f"cells{arguments.part}.json"
     for labels in arguments.labels:
         for name in arguments.rows or [*SETTINGS, "nearest neighbour", "MLP", "CNN", "self-training",
@@ -278,8 +284,8 @@ def main() -> None:
                         encoder = first_stage(data, out)
                     cell = ours(name, data, labels, seed, out, encoder)
                 else:
-                    known = known or Baselines(data)
-                    cell = baseline(name, data, labels, seed, known)
+                    baselines = baselines or Baselines(data)
+                    cell = baseline(name, data, labels, seed, baselines)
                 cells = json.loads(path.read_text()) if path.exists() else {}
                 path.write_text(json.dumps({**cells, key: cell}, indent=1) + "\n")
                 print(f"{key}: {100 * cell['error']:.2f} %, {cell['minutes']:.1f} min", flush=True)

@@ -26,10 +26,10 @@ class Conditional(nn.Module):
     Args:
         variable: the variable and its family.
         parents: the variables it depends on, by name.
-        network: what maps parents to parameters. A module is called with one tensor a parent, in
+        network: what maps parents to parameters. A module is called with one tensor per parent, in
             the order of `parents`, each of shape `(rows, *input_shape)` with a class one-hot, and
             returns anything that reshapes to `(rows, *variable.output_shape)`, or a tuple of
-            tensors, one an output: logits for `Bernoulli` and `Categorical`; for `Normal` the
+            tensors, one per output: logits for `Bernoulli` and `Categorical`; for `Normal` the
             mean and a raw scale of any sign, which `positive_scale` maps to the scale (0 to 1).
             A factory is called with the input shapes and the output shape (`pg.ConvDecoder` is
             one, and so is `functools.partial(pg.ConvDecoder, channels=(8, 16))`). Without either:
@@ -92,7 +92,7 @@ class Conditional(nn.Module):
                         "Conditional: network must be a torch.nn.Module or a callable that builds "
                         f"one from the input shapes and the output shape, got {network!r}."
                     )
-                network = _made(network, shapes, variable)
+                network = _built_by(network, shapes, variable)
             self.network = network
         elif network is not None:
             raise ValueError(
@@ -156,7 +156,7 @@ class Conditional(nn.Module):
             outputs = cast(Tensor, self.network(*inputs))
         else:
             outputs = self._call_on_rows(inputs)
-        # Where matrix products are taken in fewer bits, densities are not.
+        # With precision="bf16" matrix products have fewer bits; densities keep all of them.
         return outputs.to(dtype)
 
     def _call_on_rows(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -177,7 +177,7 @@ class Conditional(nn.Module):
         if out[0].numel() != wanted.numel():
             raise ValueError(
                 f"Conditional of {self.variable!r}: its {type(self.network).__name__} returned "
-                f"shape {tuple(out.shape[1:])} a datum, expected {wanted.numel()} numbers that "
+                f"shape {tuple(out.shape[1:])} per datum, expected {wanted.numel()} numbers that "
                 f"reshape to {tuple(wanted)} (outputs, *event shape)."
             )
         return out.reshape(*leading, *wanted)
@@ -187,21 +187,23 @@ class Conditional(nn.Module):
         return f"{self.variable!r}" + (f" | {given}" if given else "")
 
 
-def _made(factory: NetworkFactory, shapes: Sequence[torch.Size], variable: Variable) -> nn.Module:
-    """The network that a factory makes of the input shapes and the output shape."""
-    made: object = None
+def _built_by(
+    factory: NetworkFactory, shapes: Sequence[torch.Size], variable: Variable
+) -> nn.Module:
+    """The network that a factory builds from the input shapes and the output shape."""
+    network: object = None
     cause: Exception | None = None
     try:
-        made = factory(shapes, variable.output_shape)
+        network = factory(shapes, variable.output_shape)
     except TypeError as error:
         cause = error
-    if not isinstance(made, nn.Module):
+    if not isinstance(network, nn.Module):
         raise TypeError(
             f"Conditional of {variable!r}: network must be a module, or a function of the input "
             "shapes and the output shape that makes one, such as pg.ConvDecoder or "
             f"functools.partial(pg.MLP, hidden=(100,)); got {factory!r}{f': {cause}' if cause else '.'}"
         ) from cause
-    return made
+    return network
 
 
 def _names(names: object) -> str:

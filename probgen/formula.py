@@ -11,7 +11,7 @@ RESERVED = frozenset(
     {"self", "super", "fn", "data", "particles", "hidden", "activation", "named", "seed", "n"}
     | {"pyro", "torch", "probgen", "pg", "local", "name"}
 )
-"""Words that the generated source, its plates or the signatures use and no variable can bear."""
+"""Words that the generated source, its plates or the signatures use: no names for variables."""
 
 _TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z_0-9]*|\S)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*\Z")
@@ -28,7 +28,23 @@ class Factor:
 
 
 class FormulaError(ValueError):
-    """A formula that cannot be read; the message shows it with a caret under the place."""
+    """A formula that cannot be read; the message shows it with a caret under the place.
+
+    Args:
+        formula: the text.
+        column: the place of the error, from 0.
+        message: what is wrong, and what to write instead.
+
+    Example:
+        >>> import probgen as pg
+        >>> try:
+        ...     pg.declare("p(z) p(x | z", "q(z | x)", z=pg.Normal(2), x=pg.Normal(3))
+        ... except pg.FormulaError as error:
+        ...     print(error)
+        Expected ')' to close p(x, but the formula ends.
+            p(z) p(x | z
+                        ^
+    """
 
     def __init__(self, formula: str, column: int, message: str) -> None:
         super().__init__(f"{message}\n    {formula}\n    {' ' * column}^")
@@ -67,7 +83,7 @@ class _Reader:
             found = f"found {token!r}" if token else "the formula ends"
             raise self.fail(f"Expected the name of a variable, but {found}.")
         if keyword.iskeyword(token) or token in RESERVED or token.startswith(("p_", "q_", "_")):
-            raise self.fail(f"{token!r} is a reserved word; call the variable something else.")
+            raise self.fail(f"{token!r} is a reserved word; give the variable another name.")
         self.index += 1
         return token
 
@@ -128,7 +144,7 @@ def sort(factors: Sequence[Factor], formula: str, letter: str) -> list[Factor]:
     """The factors with every variable after its parents, otherwise in the order written.
 
     Raises:
-        FormulaError: the factors run in a circle.
+        FormulaError: the factors form a cycle.
     """
     waiting = list(factors)
     ordered: list[Factor] = []
@@ -141,8 +157,8 @@ def sort(factors: Sequence[Factor], formula: str, letter: str) -> list[Factor]:
             raise FormulaError(
                 formula,
                 waiting[0].column,
-                f"The factors of {letter} run in a circle through {names}; no order of "
-                "sampling exists.",
+                f"The factors of {letter} form a cycle through {names}, so they cannot be sampled in any "
+                "order. Remove one dependence.",
             )
         waiting.remove(ready)
         ordered.append(ready)

@@ -1,6 +1,6 @@
 """Networks: what turns the parents of a variable into the parameters of its distribution.
 
-A network is built from the shapes of its inputs and of its output and called with one tensor an
+A network is built from the shapes of its inputs and of its output and called with one tensor per
 input. The three here act on the last dims, those of the shapes given; any leading dims
 (particles, enumerated classes, data) pass through and broadcast between the inputs.
 """
@@ -53,15 +53,15 @@ def as_widths(widths: Sequence[int], name: str = "hidden") -> tuple[int, ...]:
         ValueError: a width below one.
     """
     try:
-        found = tuple(operator.index(width) for width in widths)
+        checked = tuple(operator.index(width) for width in widths)
     except TypeError:
         raise TypeError(
             f"{name} must be a tuple of ints such as (500, 500), or () for a linear map, "
             f"got {widths!r}."
         ) from None
-    if any(width < 1 for width in found):
+    if any(width < 1 for width in checked):
         raise ValueError(f"{name}: every width must be at least 1, got {widths!r}.")
-    return found
+    return checked
 
 
 def as_activation(activation: Callable[[], nn.Module]) -> nn.Module:
@@ -70,22 +70,22 @@ def as_activation(activation: Callable[[], nn.Module]) -> nn.Module:
     Raises:
         TypeError: not a class of modules, nor a function that makes one.
     """
-    made: object = None
+    module: object = None
     if callable(activation) and not isinstance(activation, nn.Module):
         with suppress(TypeError):
-            made = activation()
-    if not isinstance(made, nn.Module):
+            module = activation()
+    if not isinstance(module, nn.Module):
         raise TypeError(
             "activation must be a class of modules such as torch.nn.Tanh, or a function that makes "
             f"one, got {activation!r}."
         )
-    return made
+    return module
 
 
 class MLP(nn.Module):
     """A multilayer perceptron over any number of inputs.
 
-    The first layer adds one matrix product an input, so that inputs with fewer leading dims (a
+    The first layer adds one matrix product per input, so that inputs with fewer leading dims (a
     datum shared by all particles, a class shared by all data) are multiplied once and broadcast
     afterwards.
 

@@ -17,7 +17,7 @@ from probgen.formula import Factor, product
 from probgen.variables import Variable, is_library_variable
 
 DEFAULT_NAME = "DeclaredPair"
-"""What a declared pair is called that has no name of its own."""
+"""The name of a declared pair whose user gave none."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What follows from who depends on whom, and what a pair says of itself where that cannot be read."""
+"""The dependency graph of a pair: ancestors, uninformed latents, and the sites that Pyro samples."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ Graph = Mapping[str, Collection[str]]
 
 def ancestors(graph: Graph, name: str) -> set[str]:
     """All variables that `name` depends on, directly or not."""
-    found: set[str] = set()
+    above: set[str] = set()
     stack = [name]
     while stack:
-        new = set(graph.get(stack.pop(), ())) - found
-        found |= new
+        new = set(graph.get(stack.pop(), ())) - above
+        above |= new
         stack.extend(new)
-    return found
+    return above
 
 
 def uninformed(
-    p: Graph, q: Graph, given: Iterable[str] = (), unread: Iterable[str] = ()
+    p: Graph, q: Graph, given: Iterable[str] = (), unknown: Iterable[str] = ()
 ) -> list[str]:
-    """Latents whose guide sees no data that say anything of them beyond their prior.
+    """Latents whose guide sees no data that say more about them than their prior does.
 
-    Data say something of a latent if they depend on it or on what it depends on. What the latent
-    itself depends on, a class or an input, does not: p(u | g) knows as much. So a guide q(w), or
-    q(u | g), is one distribution for all data, or for all data of a class. A latent on which nothing
-    depends, an auxiliary one, is informed by whatever its guide sees.
+    Data inform a latent if they depend on it or on one of its ancestors. The ancestors themselves,
+    such as a class or an input, do not: p(u | g) takes them into account already. So a guide q(w) is
+    one distribution for all data, and q(u | g) one for all data of a class. An auxiliary latent, on
+    which nothing depends, is informed by whatever its guide sees.
 
     Args:
         p: the model.
         q: the guide.
-        given: variables with a guide factor that are data all the same.
-        unread: variables whose factors are not in `p` or `q`, though the pair samples them. No
-            latent is named of which that leaves a doubt.
+        given: variables with a guide factor that are given as data.
+        unknown: variables that the pair samples although `p` or `q` has no factor for them. Latents
+            that may be informed through them are not named.
     """
-    missing, unread = q.keys() - set(given), set(unread)
-    found = []
+    missing, unknown = q.keys() - set(given), set(unknown)
+    names = []
     for name in (name for name in q if name in missing and name in p):
         seen = ancestors(q, name)
         own = {name} | ancestors(p, name)
-        telling = set(p)
-        if not unread and any(name in ancestors(p, v) for v in p):
-            telling = {v for v in p if v not in own and ancestors(p, v) & own}
-        if not seen & unread and not seen & telling - missing:
-            found.append(name)
-    return found
+        informative = set(p)
+        if not unknown and any(name in ancestors(p, v) for v in p):
+            informative = {v for v in p if v not in own and ancestors(p, v) & own}
+        if not seen & unknown and not seen & informative - missing:
+            names.append(name)
+    return names
 
 
 def sample_sites(trace: Any) -> dict[str, Any]:
@@ -68,16 +68,16 @@ def sample_sites(trace: Any) -> dict[str, Any]:
 
 
 def sites_of(function: Callable[..., Any], given: Mapping[str, Tensor]) -> set[str]:
-    """The sites that a model or a guide samples on these values, as far as it comes.
+    """The sites that a model or a guide samples on these values, until it fails, if it does.
 
     Args:
         function: `pair.model` or `pair.guide`.
-        given: values by name; those that the function does not take are left out.
+        given: values by name; those that are not arguments of the function are ignored.
     """
     parameters = inspect.signature(function).parameters
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    taken = {name: v for name, v in given.items() if anything or name in parameters}
+    arguments = {name: v for name, v in given.items() if anything or name in parameters}
     trace = poutine.trace()
-    with trace, suppress(Exception):  # a user's code, asked for less than it may need
-        function(**taken)
+    with trace, suppress(Exception):  # a user's code, which may need more than is given
+        function(**arguments)
     return set(sample_sites(trace.trace))

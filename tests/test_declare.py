@@ -39,7 +39,7 @@ VARIABLES: dict[str, Any] = {"y": pg.Categorical(3), "z": pg.Normal(2), "x": pg.
         ("p(x | x)", "", 6, "depends on itself"),
         ("p(x | z, z)", "", 9, "names 'z' twice"),
         ("p(z) p(x | z) p(x)", "", 16, "'x' has two factors"),
-        ("p(z | x) p(x | z)", "", 2, "circle through z, x"),
+        ("p(z | x) p(x | z)", "", 2, "cycle through z, x"),
         ("p(x", "", 3, "Expected ')' to close p(x, but the formula ends"),
         ("p x", "", 2, "Expected '(' after p"),
         ("p(1)", "", 2, "Expected the name of a variable"),
@@ -48,7 +48,7 @@ VARIABLES: dict[str, Any] = {"y": pg.Categorical(3), "z": pg.Normal(2), "x": pg.
         ("", "", 0, "no factor"),
         ("p(z) p(w | z)", "q(z | w)", 7, "'w' has no family"),
         ("p(z) p(x | z)", "q(z | v)", 6, "'v' has no family"),
-        ("p(z) p(x | z)", "q(z | y)", 6, "'y' stands in the guide but nowhere in the model"),
+        ("p(z) p(x | z)", "q(z | y)", 6, "'y' is in the guide but not in the model"),
         ("p(x | y)", "q(y | x)", 2, "no factor for"),
         ("p(z) p(x | z)", "", 2, "Nothing infers 'z', a Normal(2)"),
         ("p(z) p(x | z)", "q(z | x", 7, "but the formula ends"),
@@ -68,7 +68,7 @@ def test_errors_point_at_the_place(p: str, q: str, caret: int, message: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "variables", "message"),
     [
-        (("p(z) p(x | z)", "q(z | x)"), {"w": pg.Normal(1)}, "w=Normal.* stands in no factor"),
+        (("p(z) p(x | z)", "q(z | x)"), {"w": pg.Normal(1)}, "w=Normal.* is in no factor"),
         (("p(z) p(x | z)", "q(z | x)"), {"x": 784}, "x must be a variable such as"),
         (("p(z) p(x | z)", "q(z | x)"), {"p_w": nn.Linear(1, 1)}, "p_w= belongs to no factor"),
         (("p(z) p(x | z)", "q(z | x)"), {"q_x": nn.Linear(1, 1)}, "q_x= belongs to no factor"),
@@ -180,7 +180,7 @@ def test_sampling_given_what_depends_on_what_is_drawn_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expects \(data\)"):
         pair.sample(2, y=torch.tensor(1))
     cvae = pg.declare("p(z) p(x | y, z)", "q(z | x, y)", hidden=HIDDEN, **VARIABLES)
-    with pytest.raises(ValueError, match="y has no distribution in this pair"):
+    with pytest.raises(ValueError, match="y has no distribution in this model"):
         cvae.sample(2)
 
 

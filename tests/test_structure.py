@@ -37,10 +37,12 @@ def rows(n: int = 12) -> dict[str, torch.Tensor]:
 
 
 def test_one_guide_for_all_data_is_refused_unless_it_is_meant() -> None:
-    with pytest.warns(UserWarning, match=r"w is drawn anew for each datum, and the guide q\(w\)"):
+    with pytest.warns(UserWarning, match=r"w is drawn again for each datum, and the guide q\(w\)"):
         pair = regression()
-    assert "drawn anew for each datum, from a guide that no data inform" in repr(pair)
-    with pytest.raises(ValueError, match=r"(?s)no data inform w .* global latents .* local=True"):
+    assert "drawn anew for each datum, from one guide for all data" in repr(pair)
+    with pytest.raises(
+        ValueError, match=r"(?s)no data inform w .* one value for all data .* local=True"
+    ):
         pg.fit(pair, rows(), num_epochs=1, **QUIET)
     # A stream of batches says so too.
     with pytest.raises(ValueError, match="no data inform w"):
@@ -97,7 +99,7 @@ def test_which_latents_no_data_inform(p: str, q: str, names: list[str]) -> None:
     }
     pair = pg.declare(p, q, hidden=(), **variables)
     assert pair.uninformed_names() == names
-    assert ("no data inform" in repr(pair)) == bool(names)
+    assert ("one guide for all data" in repr(pair)) == bool(names)
     data = {name: torch.randn(3, 1) for name in pair.data_names}
     if names:
         with pytest.raises(ValueError, match=f"no data inform {', '.join(names)}"):
@@ -130,7 +132,7 @@ def test_a_latent_is_informed_by_what_it_correlates_with() -> None:
 
 def test_a_label_that_is_given_is_not_a_latent() -> None:
     """q(y) is one guess for all unlabelled data; where all have labels it does no harm."""
-    with pytest.warns(UserWarning, match="y is drawn anew"):
+    with pytest.warns(UserWarning, match="y is drawn again"):
         pair = pg.declare(
             "p(y) p(z) p(x | y, z)", "q(y) q(z | x, y)", hidden=(),
             y=pg.Categorical(2), z=pg.Normal(1), x=pg.Normal(2),
@@ -229,7 +231,11 @@ def test_a_site_outside_the_plate_is_not_told_to_move_inside() -> None:
     with pytest.raises(ValueError, match="w stands outside") as error:
         pg.fit(pair, rows(), num_epochs=1, **QUIET)
     text = str(error.value)
-    assert "Global latents" in text and "Parameter" in text and "drawn anew for each datum" in text
+    assert (
+        "one value for all data" in text
+        and "Parameter" in text
+        and "drawn anew for each datum" in text
+    )
     assert "Move it inside" not in text
 
 

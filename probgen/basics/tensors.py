@@ -1,4 +1,4 @@
-"""Arrays of any kind as plain tensors: the one place that decides what is taken and what is refused."""
+"""Convert arrays of any kind to plain tensors, or refuse them: the only place that decides this."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ PLAIN = {
     torch.float64, torch.float32, torch.float16, torch.bool, torch.uint8,
     torch.int8, torch.int16, torch.int32, torch.int64,
 }  # fmt: skip
-"""Types of elements that every operation on a CPU knows."""
+"""Element types that every operation on a CPU supports."""
 
 WIDER = {
     torch.bfloat16: torch.float32, torch.uint16: torch.int32, torch.uint32: torch.int64,
     torch.float8_e4m3fn: torch.float32, torch.float8_e5m2: torch.float32,
 }  # fmt: skip
-"""Types that few operations know, and the ones that hold their values exactly."""
+"""Types that few operations support, and wider ones that hold their values exactly."""
 
 
 def as_tensor(value: Any, name: str, owner: str = "Dataset") -> Tensor:
-    """An array of real numbers as a tensor with at least one dim, on the device where it is.
+    """Convert an array of real numbers to a tensor with at least one dim, on its own device.
 
-    Floats stay floats and integers integers; types that torch hardly computes with become the next one
-    that holds their values. Gradients are left behind.
+    Floats stay floats and integers stay integers. Types that few torch operations support become a wider
+    one that holds their values. The tensor is detached from the graph of gradients.
 
     Args:
-        value: a tensor, or whatever NumPy makes an array of numbers of.
+        value: a tensor, or anything that NumPy converts to an array of numbers.
         name: the variable, for messages.
         owner: the function that messages name.
 
     Raises:
-        TypeError: no numbers, or in a form that holds no plain values: sparse, quantized, complex, fields.
+        TypeError: values that are not numbers, or not plain ones: sparse, quantized, complex, with fields.
         ValueError: masked cells, rows of different lengths, or integers of 2**63 or more.
     """
     tensor = plain_tensor(value, name, owner)
@@ -48,7 +48,7 @@ def as_tensor(value: Any, name: str, owner: str = "Dataset") -> Tensor:
 
 
 def plain_tensor(value: Any, name: str, owner: str) -> Tensor:
-    """`as_tensor`, but a single number may be one."""
+    """Like `as_tensor`, but a single number is allowed."""
     if not isinstance(value, Tensor):
         return _of_array(_numbers(value, name, owner), name, owner)
     form, way_out = _odd_form(value)
@@ -62,7 +62,7 @@ def plain_tensor(value: Any, name: str, owner: str) -> Tensor:
         )
     if tensor.is_inference():
         with torch.inference_mode(False):
-            tensor = tensor.clone()  # autograd takes no other
+            tensor = tensor.clone()  # autograd does not accept tensors of inference mode
     if tensor.dtype in PLAIN:
         return tensor
     if tensor.dtype == torch.uint64:
@@ -75,33 +75,33 @@ def plain_tensor(value: Any, name: str, owner: str) -> Tensor:
 
 
 def refuse_masked(value: Any, name: str, owner: str) -> None:
-    """NumPy drops the mask of a masked array without a word; an array without masked cells may pass.
+    """Refuse masked cells, whose mask NumPy would drop without a warning; other masked arrays pass.
 
     Raises:
-        ValueError: masked cells.
+        ValueError: there are masked cells.
     """
     cells = _masked_cells(value)
     if cells:
         raise ValueError(
             f"{owner}: {name} is a masked array with {cells} masked cells, whose mask would be lost. Fill "
-            f"them ({name}.filled(0.0)), or drop their rows (np.ma.compress_rows); where a label is unknown, "
-            f"name it: pg.Dataset(..., observed={{{name!r}: ~np.ma.getmaskarray({name})}})."
+            f"them ({name}.filled(0.0)), or drop their rows (np.ma.compress_rows). Where labels are unknown, "
+            f"say so: pg.Dataset(..., observed={{{name!r}: ~np.ma.getmaskarray({name})}})."
         )
 
 
 def _masked_cells(value: Any) -> int:
-    """How many cells are masked, in lists and tuples of arrays at any depth too."""
+    """The number of masked cells, also in nested lists and tuples of arrays."""
     if isinstance(value, np.ma.MaskedArray):
         return int(np.ma.count_masked(value))
     if not isinstance(value, (list, tuple)):
         return 0
-    if set(map(type, value)) <= {int, float, bool}:  # a long row of plain numbers, at once
+    if set(map(type, value)) <= {int, float, bool}:  # a shortcut for long rows of plain numbers
         return 0
     return sum(map(_masked_cells, value))
 
 
 def _odd_form(value: Tensor) -> tuple[str, str]:
-    """What keeps a tensor from being plain, and the way out."""
+    """The form of a tensor that is not plain, and how to make it plain; both empty for a plain one."""
     if type(value).__name__ == "MaskedTensor":
         return "masked", ", with its cells filled or its rows dropped"
     if value.is_nested:
@@ -116,16 +116,16 @@ def _odd_form(value: Tensor) -> tuple[str, str]:
 
 
 def _numbers(value: Any, name: str, owner: str) -> np.ndarray[Any, Any]:
-    """Anything as an array of numbers."""
+    """Convert anything to a NumPy array of numbers."""
     refuse_masked(value, name, owner)
     try:
         array = np.asarray(value)
-    except Exception as error:  # whatever an object's own __array__ raises
+    except Exception as error:  # an object's own __array__ may raise anything
         kind = ValueError if isinstance(error, ValueError) else TypeError
         text = str(error).split("\n")[0].rstrip(".")
         raise kind(
-            f"{owner}: {name} ({type(value).__name__}) cannot be made an array: {text}. Give rows of one "
-            "length, all of them numbers."
+            f"{owner}: {name} ({type(value).__name__}) cannot be converted to an array: {text}. Give "
+            "rows of one length that hold numbers."
         ) from error
     if array.dtype.kind == "O":
         array = _plain_objects(array)
@@ -146,7 +146,7 @@ def _numbers(value: Any, name: str, owner: str) -> np.ndarray[Any, Any]:
 
 
 def _plain_objects(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Objects that are numbers as floats, as in a frame with columns of several types."""
+    """Convert objects that are numbers to floats, as in a frame with columns of several types."""
     values = array.ravel().tolist()
     if array.ndim and all(isinstance(value, (Real, np.bool_)) for value in values):
         with contextlib.suppress(OverflowError):
@@ -158,13 +158,13 @@ def _plain_objects(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _of_array(array: np.ndarray[Any, Any], name: str, owner: str) -> Tensor:
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        with np.errstate(over="ignore"):  # infinity is found where values are checked
+        with np.errstate(over="ignore"):  # infinity is refused later, by check_finite
             array = array.astype(np.float64)
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         if array.dtype.itemsize == 8 and array.size and int(array.max()) >= 2**63:
             raise ValueError(
-                f"{owner}: {name} holds {int(array.max())}, and torch's integers end at 2**63 - 1. Make it "
-                "floats, or leave such columns out."
+                f"{owner}: {name} holds {int(array.max())}, and torch's integers end at 2**63 - 1. Convert "
+                "it to floats, or leave such columns out."
             )
         array = array.astype(np.int32 if array.dtype.itemsize == 2 else np.int64)
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))

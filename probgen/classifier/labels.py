@@ -1,4 +1,4 @@
-"""Labels as users give them, some of them unknown: class codes and a mask."""
+"""Labels as users give them, some of them unknown, read as class codes and a mask."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import column_or_1d
 
 NO_MARKER = object()
-"""Where every label is known."""
+"""Stands for "no value marks an unknown label": every label is known."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """A label a row.
+    """One label per row, some of them unknown.
 
     Attributes:
-        known: which rows have one.
-        filled: the labels, with an arbitrary known one where there is none.
-        classes: the classes, sorted.
-        marker: what stands for an unknown label.
+        known: which rows have a label, shape `(rows,)`.
+        filled: the labels, with an arbitrary known one where a label is unknown, shape `(rows,)`.
+        classes: the classes, sorted, shape `(classes,)`.
+        marker: the value that stands for an unknown label.
     """
 
     known: NDArray[np.bool_]
@@ -37,27 +37,33 @@ class Labels:
     def read(
         cls, y: ArrayLike, marker: Any, classes: Sequence[Any] | NDArray[Any] | None, owner: str
     ) -> Labels:
-        """Read what a user gave.
+        """Read the labels that a user gave.
+
+        Args:
+            y: one label per row.
+            marker: the value that stands for an unknown label.
+            classes: all classes; by default those of the labelled rows.
+            owner: the caller, for messages.
 
         Raises:
-            ValueError: no row has a label; or the labels are not of the kind of the marker, or of two
-                kinds, or missing where the marker is not; or NumPy would change one.
+            ValueError: no row has a label; or the labels are of another kind than the marker, or of two
+                kinds; or some are NaN or `None`, but the marker is not; or NumPy would change a label.
         """
         labels = _as_array(y, owner)
         _check_marker(labels, marker, owner)
-        named = [] if classes is None or _is_missing(marker) else np.asarray(classes).tolist()
-        if marker in named:
-            if set(named) != {-1, 1}:
+        declared = [] if classes is None or _is_missing(marker) else np.asarray(classes).tolist()
+        if marker in declared:
+            if set(declared) != {-1, 1}:
                 raise ValueError(
-                    f"{owner}: unlabelled={marker!r} is among classes={named!r}. "
-                    "Choose another marker."
+                    f"{owner}: unlabelled={marker!r} is among classes={declared!r}. "
+                    "Choose another value for unlabelled rows."
                 )
             marker = NO_MARKER
         elif classes is None and _is_binary_coding(labels, marker):
             warnings.warn(
-                f"{owner}: y holds -1 and 1 only, which is read as two classes, all known; classes=[-1, 1] "
-                "says so without this warning. If -1 means unlabelled, one class only is labelled: label "
-                "rows of a second one, and name both by classes=.",
+                f"{owner}: y holds -1 and 1 only, which is read as two classes, all known; pass "
+                "classes=[-1, 1] to say so without this warning. If -1 means unlabelled, only one class "
+                "is labelled: label rows of a second class, and give both as classes=.",
                 stacklevel=6,
             )
             marker = NO_MARKER
@@ -72,8 +78,8 @@ class Labels:
         if labels.dtype == object:
             filled = _unchanged(filled.tolist(), owner)
         _check_floats(filled, owner)
-        found = np.unique(filled if classes is None else _unchanged(list(classes), owner))
-        return cls(known, filled, found, marker)
+        all_classes = np.unique(filled if classes is None else _unchanged(list(classes), owner))
+        return cls(known, filled, all_classes, marker)
 
     @property
     def given(self) -> NDArray[Any]:
@@ -82,30 +88,31 @@ class Labels:
 
     @property
     def codes(self) -> NDArray[np.int64]:
-        """The number of each row's class, 0 where it is unknown."""
-        found = np.searchsorted(self.classes, self.filled)
-        return np.where(self.known, found, 0).astype(np.int64)
+        """The class code 0, 1, ... of each row, 0 where the label is unknown, shape `(rows,)`."""
+        codes = np.searchsorted(self.classes, self.filled)
+        return np.where(self.known, codes, 0).astype(np.int64)
 
     def check_classes(self, owner: str) -> None:
-        """Whether the labels are enough to learn from.
+        """Check that the labels are enough to learn from.
 
         Raises:
-            ValueError: a label beyond the declared classes, a class without a label, or one class only.
+            ValueError: a label that is not among the declared classes, a class without a labelled row,
+                or only one class.
         """
-        classes, found = self.classes.tolist(), np.unique(self.given).tolist()
-        beyond = [label for label in found if label not in classes]
-        without = [label for label in classes if label not in found]
+        classes, labels = self.classes.tolist(), np.unique(self.given).tolist()
+        beyond = [label for label in labels if label not in classes]
+        without = [label for label in classes if label not in labels]
         if beyond or without:
-            what = "labels beyond the declared classes" if beyond else "no row is labelled"
-            shown = ", ".join(map(repr, (beyond or without)[:5]))
+            problem = "labels beyond the declared classes" if beyond else "no row is labelled"
+            listed = ", ".join(map(repr, (beyond or without)[:5]))
             raise ValueError(
-                f"{owner}: {what}: {shown}; classes={classes!r}. Label at least one row of each class, "
+                f"{owner}: {problem}: {listed}; classes={classes!r}. Label at least one row of each class, "
                 "or leave classes out."
             )
         if len(classes) < 2:
             raise ValueError(
-                f"{owner}: all labelled rows are of one class, {classes[0]!r}, so there is nothing to "
-                "tell apart. Label rows of a second class."
+                f"{owner}: all labelled rows are of one class, {classes[0]!r}, but a classifier needs at "
+                "least two. Label rows of a second class."
             )
         if self.known.all() and self.marker is not NO_MARKER:
             warnings.warn(
@@ -116,24 +123,24 @@ class Labels:
 
 
 def _as_array(y: ArrayLike, owner: str) -> NDArray[Any]:
-    """Labels as an array whose elements are what the user gave: ["a", -1] keeps its number."""
+    """Labels as an array that keeps each element as it was given: in ["a", -1] a text and a number."""
     if isinstance(y, np.ma.MaskedArray) and np.ma.is_masked(y):
         raise ValueError(
             f"{owner}: y is a masked array with {int(np.ma.count_masked(y))} masked labels, whose mask "
-            "would be lost. Mark these rows: y.filled(-1), if -1 means unlabelled."
+            "would be lost. Fill them with the value for unlabelled rows, as by y.filled(-1)."
         )
     if isinstance(y, (pd.Series, pd.api.extensions.ExtensionArray)) and not isinstance(
         y.dtype, np.dtype
     ):
-        y = y.astype(object)  # a missing value would make floats of integers
+        y = y.astype(object)  # a missing value would turn integers into floats
     try:
         labels = np.asarray(y)
     except ValueError as error:
-        raise ValueError(f"{owner}: y must be one label a row: {error}.") from error
+        raise ValueError(f"{owner}: y must be one label per row: {error}.") from error
     if isinstance(y, (list, tuple)):
-        kinds = {type(label) for label in y}
-        whole = any(issubclass(kind, (int, np.integer)) for kind in kinds)
-        mixed = (bool in kinds and len(kinds) > 1) or (labels.dtype.kind == "f" and whole)
+        types = {type(label) for label in y}
+        integers = any(issubclass(given, (int, np.integer)) for given in types)
+        mixed = (bool in types and len(types) > 1) or (labels.dtype.kind == "f" and integers)
         if labels.dtype.kind in "US" or mixed:
             labels = np.asarray(y, dtype=object)
     return np.asarray(column_or_1d(labels, warn=True))
@@ -143,37 +150,41 @@ def _unchanged(labels: list[Any], owner: str) -> NDArray[Any]:
     """Labels as an array of one kind.
 
     Raises:
-        ValueError: a label would become another one: 2**53 + 1 among floats, or text that ends in NUL.
+        ValueError: NumPy would change a label: 2**53 + 1 among floats, or text that ends in NUL.
     """
     try:
         array = np.asarray(labels)
     except ValueError as error:
-        raise ValueError(f"{owner}: a label must be one number or text: {error}.") from error
-    for given, held in zip(labels, array.tolist(), strict=True):
-        if given != held and given == given:
+        raise ValueError(f"{owner}: each label must be one number or one text: {error}.") from error
+    for given, stored in zip(labels, array.tolist(), strict=True):
+        if given != stored and given == given:
             raise ValueError(
-                f"{owner}: the label {given!r} would become {held!r} beside the others. Make all labels "
+                f"{owner}: the label {given!r} would become {stored!r} in one array with the others. Make all labels "
                 "integers of 64 bits, or all text."
             )
     return array
 
 
 def _check_floats(labels: NDArray[Any], owner: str) -> None:
-    """Floats that are classes: finite, and each the only whole number that rounds to it."""
+    """Refuse floats that cannot be classes: infinite ones, and those too large for all integers."""
     if labels.dtype.kind != "f":
         return
     largest = 2.0 ** (np.finfo(labels.dtype).nmant + 1)
-    odd = labels[~np.isfinite(labels) | (np.abs(labels) >= largest)]
-    if len(odd):
+    refused = labels[~np.isfinite(labels) | (np.abs(labels) >= largest)]
+    if len(refused):
         raise ValueError(
-            f"{owner}: y holds {odd[0]}, which is no class"
-            + (f": {labels.dtype} leaves whole numbers out there." if np.isfinite(odd[0]) else ".")
+            f"{owner}: y holds {refused[0]}, which is no class"
+            + (
+                f": {labels.dtype} cannot represent all integers of that size."
+                if np.isfinite(refused[0])
+                else "."
+            )
             + " Store labels as integers or text."
         )
 
 
 def _check_marker(labels: NDArray[Any], marker: Any, owner: str) -> None:
-    """Markers that cannot be meant: they would become a class."""
+    """Refuse a marker that cannot mark the unlabelled rows of y, which would then become a class."""
     if marker is NO_MARKER:
         return
     missing = np.asarray(pd.isna(labels))
@@ -188,8 +199,8 @@ def _check_marker(labels: NDArray[Any], marker: Any, owner: str) -> None:
     others = [label for label in given if not isinstance(label, str)]
     if number and texts and str(marker) in texts:
         raise ValueError(
-            f"{owner}: the labels are text, {str(marker)!r} among them, but unlabelled={marker!r} is no "
-            f"text. Use unlabelled={str(marker)!r}, or another word."
+            f"{owner}: the labels are text, {str(marker)!r} among them, but unlabelled={marker!r} is a "
+            f"number. Use unlabelled={str(marker)!r}, or another word."
         )
     known = [label for label in others if label != marker]
     if isinstance(marker, str) and others and not texts:
@@ -197,24 +208,25 @@ def _check_marker(labels: NDArray[Any], marker: Any, owner: str) -> None:
             f"{owner}: the labels are numbers such as {others[0]!r}, but unlabelled={marker!r} is text. "
             "Use a number that is no class."
         )
-    logical = [label for label in known if isinstance(label, (bool, np.bool_))]
-    if logical and len(logical) < len(known):
+    booleans = [label for label in known if isinstance(label, (bool, np.bool_))]
+    if booleans and len(booleans) < len(known):
         other = next(label for label in known if not isinstance(label, (bool, np.bool_)))
         raise ValueError(
-            f"{owner}: the labels mix truth values and numbers, such as {logical[0]!r} and {other!r}. "
-            "Make them one kind."
+            f"{owner}: the labels mix booleans and numbers, such as {booleans[0]!r} and {other!r}. "
+            "Make them all of one kind."
         )
     if texts and known:
         raise ValueError(
-            f"{owner}: the labels mix text and numbers, such as {texts[0]!r} and {known[0]!r}. Make them one "
-            "kind."
+            f"{owner}: the labels mix text and numbers, such as {texts[0]!r} and {known[0]!r}. Make them "
+            "all of one kind."
         )
     if number and labels.dtype.kind == "u" and marker < 0:
         wrapped = int(np.array([int(marker)]).astype(labels.dtype)[0])
         if wrapped in others:
             raise ValueError(
-                f"{owner}: y is {labels.dtype}, which cannot hold unlabelled={marker!r}, and has {wrapped} "
-                "where it may have been meant. Convert it by y.astype(int) before rows are marked."
+                f"{owner}: y is {labels.dtype}, which cannot hold unlabelled={marker!r}, and has {wrapped}, "
+                f"which {marker!r} may have become. Convert y by y.astype(int) before marking the unlabelled "
+                "rows."
             )
 
 
@@ -229,7 +241,7 @@ def _is_marker(labels: NDArray[Any], marker: Any) -> NDArray[np.bool_]:
 
 
 def _is_binary_coding(labels: NDArray[Any], marker: Any) -> bool:
-    """Whether labels are -1 and 1: by scikit-learn's convention two classes, all known."""
+    """Whether all labels are -1 or 1, which in scikit-learn are two classes, all known."""
     return (
         bool(np.ndim(marker) == 0 and not isinstance(marker, str) and marker == -1)
         and labels.dtype.kind in "if"

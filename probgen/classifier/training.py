@@ -21,10 +21,10 @@ from probgen.data.dataset import Dataset
 from probgen.inference.objectives.class_shares import LearnedClassShares
 from probgen.inference.objectives.elbo import ELBO
 from probgen.inference.objectives.semisupervised import SemiSupervised
-from probgen.inference.training.fit import fit
 from probgen.inference.training.results import FitResult
 from probgen.models.vae import VAE
 from probgen.pair import LatentVariableModel
+from probgen.runs.fit import fit
 from probgen.variables import Normal, Variable
 
 NUM_STEPS = 1500

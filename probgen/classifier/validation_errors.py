@@ -68,7 +68,7 @@ class ValidationErrors:
         self.errors = [*(pair for pair in self.errors if pair[0] < epoch), (epoch, error)]
         if self.path is not None:
             text = json.dumps({"data": self.data, "errors": self.errors})
-            write_atomically(self.path, text.encode(), outlast_power=False)
+            write_atomically(self.path, text.encode(), durable=False)
 
     def complete(self) -> list[tuple[int, float]]:
         """All errors, pairs of an epoch and a share, after adding the trained model's if it is missing."""

@@ -27,6 +27,7 @@ from probgen.cli.parsing import (
     two_numbers,
     widths,
 )
+from probgen.data.sources import SOURCES
 from probgen.inference.inputs import known_part
 from probgen.storage.files import write_atomically
 
@@ -46,7 +47,8 @@ def train(
 ) -> Answer:  # fmt: skip
     """`pg.fit` of a model made of text."""
     if data is None:
-        raise ValueError("Name the data: --data digits, --data mnist, or --data FILE.")
+        names = ", ".join(f"--data {name}" for name in SOURCES.names())
+        raise ValueError(f"Name the data: {names}, or --data FILE.")
     if resume and run_dir is None:
         raise ValueError("--resume needs --run-dir, the folder of the run to continue.")
     splits = pg.load(
@@ -133,7 +135,8 @@ def classify(
     from probgen.reports.few_labels import few_labels_report
 
     if data is None:
-        raise ValueError("Name the data: --data digits, --data mnist, or --data FILE.")
+        names = ", ".join(f"--data {name}" for name in SOURCES.names())
+        raise ValueError(f"Name the data: {names}, or --data FILE.")
     splits = pg.load(
         data,
         transform="none",

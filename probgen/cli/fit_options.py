@@ -63,7 +63,7 @@ def train(
     ] = None,
     local: Annotated[
         bool,
-        option(MODEL_PANEL, "--local", help="One guide q(z) for all data of a formula is meant."),
+        option(MODEL_PANEL, "--local", help="Allow a formula with one guide q(z) for all data."),
     ] = False,
     name: Annotated[str | None, option(MODEL_PANEL, help="Name of a formula's model.")] = None,
     hidden: Hidden = None,

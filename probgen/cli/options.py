@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from probgen.data.sources import SOURCES
 from probgen.models import MODELS
 
 MODEL_PANEL = "Model"
@@ -36,7 +37,7 @@ def complete_run(incomplete: str) -> list[str]:
 
 def complete_data(incomplete: str) -> list[str]:
     files = [p.name for end in ("npy", "npz", "csv") for p in Path(".").glob(f"*.{end}")]
-    return [name for name in ("digits", "mnist", *sorted(files)) if name.startswith(incomplete)]
+    return [name for name in (*SOURCES.names(), *sorted(files)) if name.startswith(incomplete)]
 
 
 def option(panel: str, *names: str, help: str, **settings: Any) -> Any:
@@ -53,7 +54,7 @@ RunFolder = Annotated[
 Data = Annotated[
     str | None,
     option(
-        DATA_PANEL, "--data", "-d", help="digits, mnist, or a .npy, .npz or .csv file.",
+        DATA_PANEL, "--data", "-d", help=f"{', '.join(SOURCES.names())}, or a .npy, .npz or .csv file.",
         autocompletion=complete_data,
     ),
 ]  # fmt: skip

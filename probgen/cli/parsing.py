@@ -52,7 +52,7 @@ def make_pair(
         if name is not None:
             networks["name"] = name
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "declare: .* is drawn anew")  # `check_local` refuses
+            warnings.filterwarnings("ignore", "declare: .* is drawn again")  # `check_local` refuses
             return pg.declare(p, q or "", local=local, **{**networks, **variables})
     if local or name is not None:
         raise ValueError("--local and --name are for a formula, given by --p and --q.")
@@ -103,24 +103,23 @@ def _library_pair(
 
 
 def check_local(pair: pg.LatentVariableModel, known: Collection[str]) -> None:
-    """Refuse a formula with a latent that no data inform, unless --local says that it is meant.
+    """Refuse a formula with a latent whose guide depends on no data, unless --local is given.
 
     Args:
-        pair: what was declared.
-        known: variables that the data give.
+        pair: the declared pair.
+        known: the variables that the data have.
 
     Raises:
-        ValueError: names the latents, and the ways out.
+        ValueError: there is such a latent; the message names it and what can be done.
     """
     inferred = pair.factors("q")
     names = [name for name in pair.uninformed_names(known) if name in inferred]
     if names and not pair.local:
         raise ValueError(
-            f"No data inform {', '.join(names)}: --q gives one guide for all data, though --p draws "
-            f"{names[0]} anew for each datum. If each datum has its own, let the guide see the data, "
-            f"as in q({names[0]} | x). If you mean one value for all data, as the weights of a "
-            "regression have: global latents are not there yet. If one guide for all data is what you "
-            "mean, say so: --local."
+            f"The guide of {', '.join(names)} depends on no data, though --p draws {names[0]} for each "
+            f"datum. If each datum has its own value, let the guide depend on the data, as in "
+            f"q({names[0]} | x). One value for all data, such as the weights of a regression, is not "
+            "available yet. If one guide for all data is intended, add --local."
         )
 
 

@@ -1,4 +1,7 @@
-"""A .csv file to columns of numbers and labels as text; whether its first line names them is never guessed."""
+"""Read a .csv file as columns of numbers, and labels as text.
+
+The first line is taken for a header, or for data, only where there is no doubt; otherwise the user is asked.
+"""
 
 from __future__ import annotations
 
@@ -19,28 +22,28 @@ Array = NDArray[Any]
 NUMBER = re.compile(
     r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE | re.ASCII
 )
-"""How a number may be written."""
+"""The ways in which a number may be written."""
 
 WHOLE = re.compile(r"0|-?[1-9][0-9]*")
-"""A whole number in the one way that integers print."""
+"""A whole number written as Python prints an integer."""
 
 YEARS = range(1800, 2101)
-"""Whole numbers that name columns of years."""
+"""Whole numbers that may be years, and so names of columns."""
 
 MISSING = frozenset(
     ["na", "n/a", "#n/a", "#na", "<na>", "nan", "null", "none", "?", "-", "--", ".", "*"]
 )
-"""Words for a value that is not there, in lower case."""
+"""Words that stand for a missing value, in lower case."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a .csv file holds.
+    """The content of a .csv file.
 
     Attributes:
-        x: the columns chosen, shape `(rows, columns)`.
-        labels: the column of labels as text, where one was named.
-        names: of the columns chosen.
+        x: the chosen columns, shape `(rows, columns)`.
+        labels: the column of labels as text, if one was named.
+        names: of the chosen columns.
         header: whether the first line names the columns.
     """
 
@@ -53,12 +56,16 @@ class Table:
 def has_header(path: Path, header: bool | None) -> bool:
     """Whether the first line of a file names its columns.
 
-    Without an answer of the user's, a line of numbers (or of words for missing values) is data, and a line of
-    words is a header, also where four columns or more have their own number for a name. What may be either is
+    If the user does not say, a line of numbers (or of words for missing values) is data, and a line of words is
+    a header, even if four or more of its columns are named by their own numbers. A line that may be either is
     refused: words beside other numbers, years, and whole numbers in order such as 0, 1, 2.
 
+    Args:
+        path: the file.
+        header: what the user says, or `None`.
+
     Raises:
-        ValueError: it may be either, or the file is empty or no text.
+        ValueError: the line may be either, or the file is empty or is not text.
     """
     first, second = _head(path)
     if header is not None:
@@ -66,11 +73,11 @@ def has_header(path: Path, header: bool | None) -> bool:
     cells = [cell.strip() for cell in first]
     words = [c for c in cells if c and not NUMBER.fullmatch(c) and c.lower() not in MISSING]
     numbers = [c for c in cells if NUMBER.fullmatch(c) and c.lower() not in MISSING]
-    absent = [c for c in cells if c.lower() in MISSING]
-    if words and not absent and (not numbers or _numbered(cells)):
+    missing = [c for c in cells if c.lower() in MISSING]
+    if words and not missing and (not numbers or _numbered(cells)):
         return True
     if words:
-        reason = f"{words[0]!r} beside {(numbers or absent)[0]!r}"
+        reason = f"{words[0]!r} beside {(numbers or missing)[0]!r}"
     elif _counts_up(cells, [cell.strip() for cell in second]):
         reason = "whole numbers that may be years or numbers of columns"
     else:
@@ -78,12 +85,12 @@ def has_header(path: Path, header: bool | None) -> bool:
     shown = ",".join(first[:6]) + (",..." if len(first) > 6 else "")
     raise ValueError(
         f"load: the first line of {path.name} ({shown}) may be names of columns or data: it has {reason}. "
-        "Say header=True or header=False (--header or --no-header)."
+        "Say which, by header=True or header=False (--header or --no-header)."
     )
 
 
 def _numbered(cells: list[str]) -> bool:
-    """Whether the numbers of a line are those of their columns, as in 0,1,2,3,kind."""
+    """Whether each number of a line is the number of its column, as in 0,1,2,3,kind."""
     places = [place for place, cell in enumerate(cells) if NUMBER.fullmatch(cell)]
     return len(places) >= 4 and all(cells[place] == str(place) for place in places)
 
@@ -109,7 +116,7 @@ def _are_years(values: list[int]) -> bool:
 
 
 def column_names(path: Path, header: bool | None) -> list[str]:
-    """The names of a file's columns; without a header they are numbers from 0."""
+    """The names of a file's columns; without a header these are the numbers from 0."""
     first, _ = _head(path)
     named = has_header(path, header)
     return [name.strip() for name in first] if named else [str(i) for i in range(len(first))]
@@ -121,23 +128,28 @@ def read_csv(
     """Read a table of numbers, and its labels as text.
 
     Raises:
-        ValueError: no table; columns that are not there, have no name or share one; text, empty cells.
+        ValueError: the file is not a table; a column is not there, has no name, or shares its name with
+            another; or a cell holds text or nothing.
     """
     import pandas as pd
 
     header = has_header(path, header)
     _, second = _head(path)
     names = column_names(path, header)
-    how: dict[str, Any] = {"header": 0 if header else None, "skipinitialspace": True}
+    options: dict[str, Any] = {"header": 0 if header else None, "skipinitialspace": True}
     try:
-        table = pd.read_csv(path, low_memory=False, **how)
+        table = pd.read_csv(path, low_memory=False, **options)
     except (ValueError, UnicodeDecodeError, OSError) as error:  # pandas' errors are ValueErrors
         raise ValueError(f"load: {path} cannot be read as a table: {error}") from error
     if (header and len(second) > len(names)) or len(table.columns) != len(names):
         raise ValueError(  # pandas would shift the columns
             f"load: {path.name} has more cells in a row than its first line has "
             f"{'names' if header else 'cells'} ({len(names)}). "
-            + ("Give every column a name." if header else "Give every row as many.")
+            + (
+                "Give every column a name."
+                if header
+                else "Give every row the same number of cells."
+            )
         )
     chosen = _chosen(path, names, labels, columns, header)
     if not len(table):
@@ -146,9 +158,9 @@ def read_csv(
     place = {name: index for index, name in enumerate(names)}
     y = None
     if labels is not None:
-        # They are text; a class may be called NA.
-        how |= {"dtype": str, "keep_default_na": False, "usecols": [place[labels]]}
-        y = pd.read_csv(path, **how).iloc[:, 0].to_numpy(dtype=str)
+        # Labels are read as text, since a class may be called NA.
+        options |= {"dtype": str, "keep_default_na": False, "usecols": [place[labels]]}
+        y = pd.read_csv(path, **options).iloc[:, 0].to_numpy(dtype=str)
     part = table[[place[name] for name in chosen]]
     _check_cells(path, part, chosen, 2 if header else 1)
     return Table(part.to_numpy(dtype=np.float64), y, chosen, header)
@@ -158,38 +170,38 @@ def _chosen(
     path: Path, names: list[str], labels: str | None, columns: Sequence[str] | None, header: bool
 ) -> list[str]:
     """The names of the columns that make up x."""
-    known = Counter(names)
-    asked = [*(columns or []), *([labels] if labels is not None else [])]
+    counts = Counter(names)
+    required = [*(columns or []), *([labels] if labels is not None else [])]
     described = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    for name in asked:
-        if name not in known:
+    for name in required:
+        if name not in counts:
             raise ValueError(
                 f"load: {path.name} has no column {name!r}; its columns are {described}"
-                + ("." if header else " (counted from 0, since its first line is numbers).")
+                + ("." if header else " (counted from 0, since its first line holds numbers).")
             )
-    used = asked if columns is not None else names
-    twice = [name for name in used if known[name] > 1 and name]
-    if twice:
+    used = required if columns is not None else names
+    shared = [name for name in used if counts[name] > 1 and name]
+    if shared:
         raise ValueError(
-            f"load: two columns of {path.name} have the same name, {twice[0]!r}; rename one. If the first "
-            "line is no line of names, say header=False (--no-header)."
+            f"load: two columns of {path.name} have the same name, {shared[0]!r}; rename one. If the first "
+            "line does not hold names, say header=False (--no-header)."
         )
     if "" in used:
         raise ValueError(
-            f"load: column {names.index('') + 1} of {path.name} has no name, as a column of row numbers has; "
-            "name it, or choose others by columns=."
+            f"load: column {names.index('') + 1} of {path.name} has no name, like a column of row numbers; "
+            "name it, or choose other columns by columns=."
         )
     repeated = [name for name, count in Counter(columns or ()).items() if count > 1]
     if repeated:
         raise ValueError(f"load: columns names {repeated[0]!r} twice; name each column once.")
     chosen = [name for name in (columns or names) if name != labels]
     if not chosen:
-        raise ValueError(f"load: {path.name} has no column left beside the labels {labels!r}.")
+        raise ValueError(f"load: {path.name} has no column besides the labels {labels!r}.")
     return chosen
 
 
 def _check_cells(path: Path, part: Any, names: list[str], first_line: int) -> None:
-    """Every cell a finite number."""
+    """Check that every cell holds a finite number."""
     import pandas as pd
 
     kinds = part.dtypes.to_numpy()
@@ -199,7 +211,7 @@ def _check_cells(path: Path, part: Any, names: list[str], first_line: int) -> No
         row = int(np.flatnonzero(bad)[0]) if bad.any() else 0
         raise ValueError(
             f"load: column {names[index]!r} of {path.name} holds text ({column.iloc[row]!r} in line "
-            f"{row + first_line}). Name it as the labels, choose other columns, or code it as numbers."
+            f"{row + first_line}). Say that it holds the labels, choose other columns, or code it as numbers."
         )
     values = part.to_numpy(dtype=np.float64)
     for wrong, what in ((np.isnan(values), "empty or NaN"), (np.isinf(values), "infinite")):
@@ -208,12 +220,12 @@ def _check_cells(path: Path, part: Any, names: list[str], first_line: int) -> No
             rows = np.flatnonzero(wrong[:, index])
             raise ValueError(
                 f"load: column {names[index]!r} of {path.name} has {len(rows)} {what} cells, the first in "
-                f"line {int(rows[0]) + first_line}. Drop those lines, or fill them in."
+                f"line {int(rows[0]) + first_line}. Drop those lines, or fill in the cells."
             )
 
 
 def _head(path: Path) -> tuple[list[str], list[str]]:
-    """The cells of the first two lines that have any."""
+    """The cells of the first two lines that are not empty."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = (row for row in csv.reader(stream, skipinitialspace=True) if row)

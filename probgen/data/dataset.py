@@ -15,11 +15,12 @@ from probgen.data import transformations as transform
 from probgen.data.field import Field
 from probgen.data.fingerprint import fingerprint as fingerprint  # its earlier place
 from probgen.data.keywords import fields_of
-from probgen.data.noise import Binarization, Corruption, GaussianNoise, HowCorrupted, Rows
+from probgen.data.noise import Corruption, HowCorrupted, Rows
+from probgen.data.views import FieldViews
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
-class Dataset:
+class Dataset(FieldViews):
     """Tensors by variable name, the first dim the data.
 
     A data set is a record, `probgen.data.field.Field`, for each variable; `fields` holds them by
@@ -74,15 +75,7 @@ class Dataset:
             "observed": observed, "transformations": transformations, "log_jacobians": log_jacobians,
             "redrawn": redrawn, "spread": spread, "classes": classes,
         }  # fmt: skip
-        records = fields_of(values, fields, given)
-        checked = {n: field.checked(n) for n, field in records.items()}
-        sizes = {n: len(field) for n, field in checked.items()}
-        if len(set(sizes.values())) > 1:
-            listed = ", ".join(f"{n} has {size}" for n, size in sizes.items())
-            raise ValueError(f"Dataset: all variables need the same first dim, but {listed}.")
-        if not next(iter(sizes.values())):
-            raise ValueError(f"Dataset {name!r}: it is empty; give at least one datum.")
-        object.__setattr__(self, "fields", checked)
+        object.__setattr__(self, "fields", fields_of(values, fields, given, name))
         object.__setattr__(self, "name", name)
 
     @classmethod
@@ -94,61 +87,6 @@ class Dataset:
             ValueError: no data, or first dims that differ.
         """
         return cls(name=name, fields=fields)
-
-    @property
-    def values(self) -> dict[str, Tensor]:
-        """The stored values by variable, each of shape `(data, *event_shape)`."""
-        return {name: field.values for name, field in self.fields.items()}
-
-    @property
-    def observed(self) -> dict[str, Tensor]:
-        """The masks of partly observed variables, each of shape `(data,)`."""
-        return {n: f.observed for n, f in self.fields.items() if f.observed is not None}
-
-    @property
-    def transformations(self) -> dict[str, str]:
-        """What was done to the raw data of variables, in words."""
-        return {n: f.transformation for n, f in self.fields.items() if f.transformation is not None}
-
-    @property
-    def log_jacobians(self) -> dict[str, float]:
-        """What to add to log p per datum for the density before a transformation, nats."""
-        return {n: f.log_jacobian for n, f in self.fields.items() if f.log_jacobian is not None}
-
-    @property
-    def redrawn(self) -> tuple[str, ...]:
-        """Variables that are binarized anew in every batch."""
-        return tuple(n for n, f in self.fields.items() if isinstance(f.noise, Binarization))
-
-    @property
-    def spread(self) -> dict[str, Tensor]:
-        """The standard deviations of Gaussian noise that is added anew in every batch."""
-        noise = {n: f.noise for n, f in self.fields.items()}
-        return {n: each.scale for n, each in noise.items() if isinstance(each, GaussianNoise)}
-
-    @property
-    def classes(self) -> dict[str, Sequence[Any]]:
-        """What the classes 0, 1, ... of variables are called, where they have names."""
-        return {n: f.classes for n, f in self.fields.items() if f.classes is not None}
-
-    @property
-    def drawn_anew(self) -> tuple[str, ...]:
-        """Variables with noise, in the order in which a batch draws it: binarized ones first."""
-        noisy = [name for name, field in self.fields.items() if field.noise is not None]
-        return (*self.redrawn, *(name for name in noisy if name not in self.redrawn))
-
-    def __len__(self) -> int:
-        return len(next(iter(self.fields.values())))
-
-    def __getitem__(self, name: str) -> Tensor:
-        """The tensor of a variable."""
-        return self._field(name).values
-
-    def __repr__(self) -> str:
-        shapes = ", ".join(f"{n} {tuple(v.shape[1:])}" for n, v in self.values.items())
-        partly = "".join(f", {n} known for {int(m.sum())}" for n, m in self.observed.items())
-        done = "".join(f"; {words}" for words in self.transformations.values())
-        return f"Dataset({self.name}, {len(self)} data: {shapes}{partly}{done})"
 
     def with_fields(self, **fields: Field) -> Dataset:
         """The same data with some variables replaced or added, by their records."""
@@ -320,13 +258,6 @@ class Dataset:
 
     def _with(self, name: str, field: Field) -> Dataset:
         return self.with_fields(**{name: field})
-
-    def _field(self, name: str) -> Field:
-        if not isinstance(name, str):
-            raise TypeError(f"Dataset: give a variable's name, or take rows by .subset({name!r}).")
-        if name not in self.fields:
-            raise KeyError(f"{name!r} is not among the variables {', '.join(self.fields)}")
-        return self.fields[name]
 
     def _size(self, size: float | int, what: str) -> int:
         if isinstance(size, bool) or not isinstance(size, (int, float)) or size < 0:

@@ -1,4 +1,4 @@
-"""Files of the user's own: .npy, .npz and .csv to arrays x and labels y, with errors that name the place."""
+"""Read .npy, .npz and .csv files as arrays x and labels y, with errors that name the cell that is wrong."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ def read_file(
     *,
     labels_optional: bool = False,
 ) -> tuple[Dataset, list[str] | None, bool | None]:
-    """The data of a file as x, its labels as y, the columns that make up x, and whether a line names them.
+    """Read a file: a data set of x and labels y, the columns that make up x, and whether it has a header.
 
     Args:
         path: ends in .npy, .npz or .csv.
         labels: the column or the array with the labels.
-        columns: of a .csv file, those that make up x.
-        header: of a .csv file, whether its first line names the columns; `None` to look.
-        labels_optional: do without labels where the file has none.
+        columns: in a .csv file, those that make up x.
+        header: whether the first line of a .csv file names the columns; `None` to find out.
+        labels_optional: read the file without labels if it has none of that name.
 
     Raises:
         FileNotFoundError: no such file.
         IsADirectoryError: it is a folder.
         PermissionError: it may not be read.
-        ValueError: it cannot be read, or holds something else than numbers.
+        ValueError: it cannot be read, or holds values that are not numbers.
     """
     _check_readable(path)
     if path.suffix != ".csv" and (columns is not None or header is not None):
         raise ValueError(
-            f"load: columns are chosen in .csv files only, not in {path.name}, and only these have a header."
+            f"load: columns are chosen in .csv files only, and only these have a header; {path.name} is no .csv file."
         )
     if labels is not None and labels_optional and not _has(path, labels, header):
         labels = None
@@ -61,13 +61,15 @@ def read_file(
         raise ValueError(f"load: {path.name} must hold numbers, got an array of {x.dtype}.")
     if x.ndim == 0 or not x.size:
         raise ValueError(f"load: {path.name} is empty (shape {x.shape}); give at least one datum.")
-    if x.dtype.kind == "f":  # of all rows: those of the test data would show after the training
+    if (
+        x.dtype.kind == "f"
+    ):  # all rows: a wrong value in the test data would be found only after training
         wrong = ~np.isfinite(x).reshape(len(x), -1).all(1)
         if wrong.any():
             raise ValueError(
                 f"load: {path.name} has NaN or infinite values in {int(wrong.sum())} of {len(x)} rows, the "
                 f"first in row {int(np.flatnonzero(wrong)[0])} (counted from 0). Drop those rows, or fill "
-                "them in."
+                "in their values."
             )
     if x.ndim == 1:
         x = x[:, None]
@@ -78,19 +80,23 @@ def read_file(
         return Dataset(values, name=path.stem), names, header
     if len(y) != len(x):
         raise ValueError(f"load: {path.name} has {len(x)} data but {len(y)} labels.")
-    codes, known, kinds = coded(y, path.name)
+    codes, known, classes = coded(y, path.name)
     dataset = Dataset(
         {**values, "y": codes},
         name=path.stem,
         observed={} if known.all() else {"y": torch.from_numpy(known)},
-        transformations={} if kinds is None else {"y": coding(kinds)},
-        classes={} if kinds is None else {"y": kinds},
+        transformations={} if classes is None else {"y": coding(classes)},
+        classes={} if classes is None else {"y": classes},
     )
     return dataset, names, header
 
 
 def _check_readable(path: Path) -> None:
-    """It is a file, and may be read."""
+    """Check that the path is a file that may be read.
+
+    Raises:
+        OSError: it is a folder, is not there, or may not be read.
+    """
     try:
         if path.is_dir():
             raise IsADirectoryError(f"load: {path} is a folder. Name a file in it.")
@@ -108,7 +114,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _has(path: Path, labels: str, header: bool | None) -> bool:
-    """Whether a file has a column or an array of that name."""
+    """Whether a file has a column or an array of labels with that name."""
     if path.suffix == ".npz":
         return labels in _numpy_load(path)
     if path.suffix == ".npy":
@@ -136,21 +142,21 @@ def _read_npz(path: Path, labels: str | None) -> tuple[Array, Array | None]:
     others = [name for name in names if name != key]
     if "x" not in others and len(others) != 1:
         raise ValueError(
-            f"load: {path.name} needs an array named x, or one array beside the labels; it has "
+            f"load: {path.name} needs an array named x, or exactly one array besides the labels; it has "
             f"{', '.join(names) or 'none'}."
         )
     return archive["x" if "x" in others else others[0]], archive[key] if key else None
 
 
 def _numpy_load(path: Path) -> Any:
-    """An array, or a dict of arrays; nothing is ever unpickled."""
+    """Read an array or a dict of arrays; nothing is ever unpickled."""
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray) != (path.suffix == ".npy"):
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray) != (path.suffix == ".npy"):
             raise ValueError("its content is not what its suffix says")
-        return found if isinstance(found, np.ndarray) else dict(found.items())
+        return loaded if isinstance(loaded, np.ndarray) else dict(loaded.items())
     except Exception as error:  # NumPy raises zip, zlib, EOF, OS, syntax and value errors here
         raise ValueError(
-            f"load: {path} cannot be read as {path.suffix}: {error}. It may be cut short, or hold "
-            "Python objects; save plain numbers with np.save or np.savez."
+            f"load: {path} cannot be read as {path.suffix}: {error}. The file may be cut short, or "
+            "hold Python objects; save plain numbers with np.save or np.savez."
         ) from error

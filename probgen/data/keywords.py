@@ -19,7 +19,7 @@ ATTRIBUTES = {
 
 
 def fields_of(
-    values: Any, fields: Mapping[str, Field] | None, given: Mapping[str, Any]
+    values: Any, fields: Mapping[str, Field] | None, given: Mapping[str, Any], data_name: str
 ) -> dict[str, Field]:
     """A record for each variable.
 
@@ -27,10 +27,12 @@ def fields_of(
         values: arrays by variable; `None` to take those of the fields.
         fields: records to start from.
         given: the other keywords by name. One that is not `None` replaces its entry in all records.
+        data_name: of the data set, for messages.
 
     Raises:
-        TypeError: values that are not a dict by name.
-        ValueError: a keyword has an entry for a variable that is not there.
+        TypeError: values that are not a dict of arrays by name, or a mask that is not boolean.
+        ValueError: no data, first dims that differ, noise that does not fit the values, or an entry
+            for a variable that is not there.
     """
     records = _start(values, fields)
     for keyword, entries in given.items():
@@ -48,7 +50,14 @@ def fields_of(
                 records[name] = _with_gaussian_noise(field, entries.get(name))
             else:
                 records[name] = replace(field, **{ATTRIBUTES[keyword]: entries.get(name)})
-    return records
+    checked = {name: field.checked(name) for name, field in records.items()}
+    sizes = {name: len(field) for name, field in checked.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+        raise ValueError(f"Dataset: all variables need the same first dim, but {listed}.")
+    if not next(iter(sizes.values())):
+        raise ValueError(f"Dataset {data_name!r}: it is empty; give at least one datum.")
+    return checked
 
 
 def _start(values: Any, fields: Mapping[str, Field] | None) -> dict[str, Field]:

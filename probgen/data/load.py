@@ -200,10 +200,10 @@ def _raw(
 
 
 def _draw_seed(seed: int, part: str) -> int:
-    """The seed of a part's stored draw, which the words for the data name.
+    """The seed of the stored draw of a part, which the description of its transformation names.
 
-    By the role of the part, whichever others there are: none repeats another's noise, and the test data are
-    the same with validation data and without.
+    It depends on the role of the part alone: parts have different noise, and the test data are the same with
+    validation data and without.
     """
     return 1000 * seed + ("train", "validation", "test").index(part)
 
@@ -217,13 +217,13 @@ def _transformed(
     data: Dataset, chosen: str, levels: int | None, seed: int, training: bool
 ) -> Dataset:
     if chosen == "standardize":
-        return data  # by the training data, once all parts are there
+        return data  # load does this, since it needs the training data
     if levels is not None:
         levels = as_count(levels, "levels", "load", least=2)
     if chosen == "dequantize":
         if levels is None:
             raise ValueError(
-                f"load: say how many grey levels {data.name} has to dequantize it, such as levels=17."
+                f"load: to dequantize {data.name}, say how many grey levels it has, such as levels=17."
             )
         return data.dequantized(levels=levels, seed=seed)
     if levels is not None:
@@ -236,7 +236,7 @@ def _transformed(
 
 
 def _shaped(data: Dataset, flat: bool | None, source: Source | None) -> Dataset:
-    """Pixels as a vector, or as an image with its channel; and whether they are images."""
+    """Reshape pixels to a vector, or to an image with a channel, and note whether they are images."""
     field = data.fields["x"]
     x, images = field.values, field.images
     if source is not None and source.images is not None:
@@ -262,5 +262,5 @@ def _checked_split(split: Any) -> tuple[float, float]:
             f"load: split must be two numbers, validation and test data, such as (0.1, 0.2), got {split!r}."
         )
     if not all(isinstance(part, (int, float)) and 0 <= part < math.inf for part in split):
-        raise ValueError(f"load: split must be counts or shares from 0, got {split!r}.")
+        raise ValueError(f"load: split must be counts, or fractions from 0 to 1, got {split!r}.")
     return split[0], split[1]

@@ -1,4 +1,4 @@
-"""Values against variables: shapes and supports, with messages that say the way out."""
+"""Check that values have the shape of a variable and lie in its support."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ BLOCK = 4096
 
 
 def check_shape(value: Tensor, variable: Variable, name: str, owner: str, model: str) -> None:
-    """Values `(data, *event_shape)`.
+    """Check that values have shape `(data, *event_shape)`.
 
     Raises:
-        ValueError: any other shape.
+        ValueError: they have another shape.
     """
     if value.dim() and value.shape[1:] == variable.event_shape:
         return
     hint = f"Reshape it, or declare {name} with the shape of the data."
     if value.shape == variable.event_shape:
-        hint = "For a single datum add a first dim of size one."
+        hint = "For a single datum, add a first dim of size one."
     expected = ", ".join(["data", *map(str, variable.event_shape)])
     raise ValueError(
         f"{owner}: {name} has shape {tuple(value.shape)}, but {model} expects ({expected}), since "
@@ -45,15 +45,15 @@ def check_support(
     *,
     variable: Variable | None = None,
 ) -> None:
-    """All values finite and within a distribution's support, rows outside the mask aside.
+    """Check that all values are finite and in a distribution's support, except rows outside the mask.
 
     Args:
         value: shape `(data, *event_shape)`.
         support: a torch constraint, taken elementwise.
         name: the variable.
         owner: the function that messages name.
-        described: what the variable is, as in `VAE is Bernoulli(784)`.
-        mask: shape `(data,)`; rows where it is false are not looked at.
+        described: the variable in words, as in `VAE is Bernoulli(784)`.
+        mask: shape `(data,)`; rows where it is false are not checked.
         variable: the variable, which may have words of its own for what it takes.
 
     Raises:
@@ -64,17 +64,17 @@ def check_support(
     rows = _wrong_rows(value, lambda part: support.check(_real(part)), mask)
     if rows is None:
         return
-    seen = _real(value if mask is None else value[mask])
+    checked = _real(value if mask is None else value[mask])
     expected, hint = (variable and variable.support_in_words(name)) or _expected(support, name)
     raise ValueError(
-        f"{owner}: {name} has values outside its support (min {seen.min():.4g}, max "
-        f"{seen.max():.4g}; first in row {int(rows.nonzero()[0])}), but {name} in {described}, which "
+        f"{owner}: {name} has values outside its support (min {checked.min():.4g}, max "
+        f"{checked.max():.4g}; first in row {int(rows.nonzero()[0])}), but {name} in {described}, which "
         f"takes {expected}. {hint}"
     )
 
 
 def check_finite(value: Tensor, name: str, owner: str, mask: Tensor | None = None) -> None:
-    """No NaN and no infinity, rows outside the mask aside.
+    """Check that there is no NaN and no infinity, except in rows outside the mask.
 
     Raises:
         ValueError: names how many data are wrong, the first of them, and the way out.
@@ -85,14 +85,14 @@ def check_finite(value: Tensor, name: str, owner: str, mask: Tensor | None = Non
     if rows is not None:
         raise ValueError(
             f"{owner}: {name} has NaN or infinite values in {int(rows.sum())} of {len(value)} "
-            f"data, the first in row {int(rows.nonzero()[0])}. Drop or impute them."
+            f"data, the first in row {int(rows.nonzero()[0])}. Drop those rows, or fill in their values."
         )
 
 
 def check_range(
     value: Tensor, dtype: torch.dtype, name: str, owner: str, mask: Tensor | None = None
 ) -> None:
-    """Values that a narrower type holds.
+    """Check that a narrower type can hold the values.
 
     Raises:
         ValueError: some would become infinite.
@@ -134,16 +134,17 @@ def _expected(support: Any, name: str) -> tuple[str, str]:
     if isinstance(support, type(constraints.integer_interval(0, 1))):
         return (
             f"whole numbers {int(support.lower_bound)}..{int(support.upper_bound)}",
-            "Recode the classes, or declare as many as there are; labels that are unknown are named "
-            "by pg.Dataset(..., observed={...: mask}).",
+            "Recode the classes, or declare as many as there are. Where labels are unknown, say so by "
+            "pg.Dataset(..., observed={...: mask}).",
         )
     return f"values that satisfy {support}", f"Transform {name}, or choose another family."
 
 
 def warn_coarse(value: Tensor, name: str, owner: str) -> None:
-    """Warn where float32 cannot tell values apart: its spacing above a thousandth of their standard deviation.
+    """Warn of values whose differences float32 rounds off.
 
-    So timestamps in seconds, a minute of which is one number in float32. Constant elements pass.
+    These are elements at whose size float32 numbers are more than a thousandth of their standard deviation
+    apart, such as timestamps in seconds: a minute of them is one float32 number. Constant elements pass.
 
     Args:
         value: finite, shape `(data, *event_shape)`, as it was given.
@@ -156,9 +157,9 @@ def warn_coarse(value: Tensor, name: str, owner: str) -> None:
     low, high = (edge.double() for edge in flat.aminmax(dim=0))
     size = torch.maximum(low.abs(), high.abs())
     step = torch.exp2(torch.log2(size).floor() - 23)
-    # No standard deviation is below range / sqrt(2 n): most elements need no look at all their values.
-    suspects = (high > low) & (1000 * step > (high - low) / math.sqrt(2 * len(flat)))
-    columns = suspects.nonzero().flatten()
+    # No standard deviation is below range / sqrt(2 n), so most elements pass without computing it.
+    candidates = (high > low) & (1000 * step > (high - low) / math.sqrt(2 * len(flat)))
+    columns = candidates.nonzero().flatten()
     if not len(columns):
         return
     scale = flat[:, columns].double().std(0, correction=0)
@@ -177,24 +178,24 @@ def warn_coarse(value: Tensor, name: str, owner: str) -> None:
 
 
 def is_class(variable: Variable | None) -> bool:
-    """Whether values of a variable index classes, and so are integers."""
+    """Whether a variable is a class, so that its values are integers."""
     return variable is not None and variable.is_class
 
 
 def is_binary(variable: Variable) -> bool:
-    """Whether values are 0 or 1, so that their mean is a probability; counts are discrete, too."""
+    """Whether the values of a variable are 0 or 1, so that their mean is a probability."""
     return _elementwise(variable.support) is constraints.boolean
 
 
 def _elementwise(support: Any) -> Any:
-    """A constraint of one element, of which that of whole events is made."""
+    """The constraint on one element, from that on a whole event."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support
 
 
 def convert(value: Tensor, variable: Variable | None, dtype: torch.dtype) -> Tensor:
-    """Classes to integers, everything else to the dtype; without a variable, integers stay."""
+    """Convert classes to integers and other values to the dtype; without a variable, integers stay."""
     if variable is None:
         keep = not value.is_floating_point() and value.dtype != torch.bool
         return value if keep else value.to(dtype)

@@ -1,4 +1,4 @@
-"""Latents that no data inform: mostly meant to be one value for all data, which no pair has yet."""
+"""The check for latents that no data inform, which usually are meant as one value for all data."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def check_informed(
 ) -> None:
     """Refuse to learn a latent with one guide for all data, unless the pair says `local = True`.
 
-    Such a guide is valid, and poor: every datum draws the latent anew and none informs it. Who
-    writes it mostly means one value for all data, the weights of a regression for one, and would
-    get an answer to another question without a word.
+    Such a guide is valid but rarely meant: each datum draws the latent anew, and no datum informs
+    it. Usually one value for all data is meant, such as the weights of a regression, and training
+    would answer another question without saying so.
 
     Args:
         pair: the pair.
-        passed: a pass over two data.
+        passed: a trace of two data.
         known: variables that are given for all data.
         owner: the function that the message names.
 
@@ -33,23 +33,23 @@ def check_informed(
     latents = [name for name in passed.guide if name in passed.model and name not in known]
     names = [name for name in pair.uninformed_names(known) if name in latents]
     if passed.num_data > 1:
-        unread = (name for name in latents if name not in pair.factors("q"))
-        names += [name for name in unread if _is_shared(passed.guide[name])]
+        without_factor = (name for name in latents if name not in pair.factors("q"))
+        names += [name for name in without_factor if _is_shared(passed.guide[name])]
     if not names:
         return
     one, it = (names[0], "it") if len(names) == 1 else (", ".join(names), "them")
     raise ValueError(
-        f"{owner}: no data inform {one} in {pair.name}: the guide sees none that tell of {it}, though "
-        f"the model draws {it} anew for each datum. If you mean one value for all data, as the weights "
-        "of a regression have: global latents are not there yet; a torch.nn.Parameter in a network of "
-        f"your own is learned as one number. If each datum has its own, let the guide see the data, as in "
-        f"q({names[0]} | ...). If one guide for all data is what you mean, say so: declare(..., "
-        "local=True), or local = True in the class."
+        f"{owner}: no data inform {one} in {pair.name}: the model draws {it} anew for each datum, but "
+        f"the guide sees no data that depend on {it}. If you mean one value for all data, such as the "
+        "weights of a regression: latents with one value for all data do not exist yet; use a "
+        "torch.nn.Parameter in a network of your own. If each datum has its own value, let the guide "
+        f"see the data, as in q({names[0]} | ...). If you do mean one guide for all data, say "
+        "declare(..., local=True), or local = True in the class."
     )
 
 
 def _is_shared(site: Site) -> bool:
-    """Whether all data of a site have one distribution, by how its parameters lie in memory.
+    """Whether all data of a site share one distribution, judged by the strides of its parameters.
 
     A parameter that the plate expanded has no step between data; what a network computed has one,
     also where its numbers are equal, and so has what depends on a summed class. Where that cannot be

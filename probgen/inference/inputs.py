@@ -23,6 +23,7 @@ from probgen.data.support import (
     is_class,
     warn_coarse,
 )
+from probgen.implicit import ImplicitModel, check_pair
 from probgen.inference.compute.devices import as_device, placed
 from probgen.inference.informed import check_informed
 from probgen.inference.traces import PairTrace, Site, trace_pair
@@ -92,7 +93,8 @@ def prepare(
     dataset = Dataset.from_fields(fields, dataset.name)
     values, masks = dataset.values, dataset.observed
     sites: dict[str, Site] = {}
-    if probe or any(name not in variables for name in values):
+    implicit = isinstance(pair, ImplicitModel)  # nothing to run on data: it has no density
+    if not implicit and (probe or any(name not in variables for name in values)):
         passed = _probe(pair, dataset, dtype)
         sites = passed.model
         if learning and probe:
@@ -122,6 +124,7 @@ def place_and_prepare(
     pair: LatentVariableModel, data: Any, owner: str, device: str | torch.device
 ) -> tuple[LatentVariableModel, Dataset]:
     """The pair and the data on a device, in the precision of the pair."""
+    check_pair(pair, owner)
     target = as_device(device)
     dtype = next((p.dtype for p in pair.parameters()), torch.get_default_dtype())
     on_device = placed(pair, target, dtype)

@@ -14,17 +14,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from probgen.basics.locking import one_at_a_time
+from probgen.inference.contract import Site as Site
+from probgen.inference.contract import check_contract
+from probgen.inference.enumeration import SumOut
 from probgen.pair import LatentVariableModel
+from probgen.point_mass import is_point_mass
 from probgen.structure import sample_sites
 
-Site = dict[str, Any]
+
+class NoDensityError(ValueError):
+    """A guide with a point mass: there is no ELBO and no importance weight."""
 
 
 @dataclass
@@ -42,6 +47,7 @@ class PairTrace:
         num_data: size of the data plate.
         num_particles: size of the particle plate; one means there is none.
         observed: for a partly observed variable, its values and where they hold, `(data,)` each.
+        pair_name: how messages call the pair.
     """
 
     model: dict[str, Site]
@@ -53,9 +59,24 @@ class PairTrace:
     num_data: int
     num_particles: int
     observed: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    pair_name: str = "This pair"
+
+    def check_densities(self) -> None:
+        """Refuse a guide with a point mass, under which log q is not a density.
+
+        Raises:
+            NoDensityError: names the latents, and says what to do instead.
+        """
+        names = [name for name, site in self.guide.items() if is_point_mass(site["fn"])]
+        if names:
+            raise NoDensityError(
+                f"{self.pair_name}: the guide puts a point mass on {', '.join(names)}, so there is no "
+                'ELBO and no importance weight. Train it with objective="reconstruction", look at '
+                "pg.encode and pg.reconstruct, or give its guide a density, such as pg.Normal."
+            )
 
     def allowed(self, name: str) -> Tensor | None:
-        """Which classes of a summed variable a datum admits, or `None` where it admits all.
+        """Which classes of a summed variable are possible for each datum, or `None` where all are.
 
         A row with the label admits that class only: shape `(classes, 1..., data)`.
         """
@@ -115,7 +136,7 @@ def trace_pair(
         replayed = poutine.replay(pair.model, trace=guide_trace)
         model_trace = poutine.trace(replayed).get_trace(**given)
     guide_sites, model_sites = sample_sites(guide_trace), sample_sites(model_trace)
-    _check(pair, guide_sites, model_sites, given)
+    check_contract(pair, guide_sites, model_sites, given)
     for trace in (guide_trace, model_trace):
         names = [name for name, node in trace.nodes.items() if node["type"] == "param"]
         if names:
@@ -142,6 +163,7 @@ def trace_pair(
         num_data,
         num_particles,
         partly,
+        pair.name,
     )
 
 
@@ -187,11 +209,11 @@ def _particles(num_particles: int) -> Any:
 
 
 class _ReachedError(Exception):
-    """The guide has come as far as it is needed."""
+    """The guide has sampled all that is needed."""
 
 
 class _StopAfter(Messenger):
-    """Ends a pass behind a variable."""
+    """Ends the run of a guide after one of its variables."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -218,111 +240,9 @@ def log_prob(site: Site) -> Tensor:
     return torch.where(torch.as_tensor(mask, device=value.device), value, value.new_zeros(()))
 
 
-class SumOut(Messenger):
-    """Gives every unobserved scalar discrete site all its values at once, along a new left dim.
-
-    What Pyro's `enum` does for pairs that mark their sites; here the sites are found, and what
-    packing needs is left out, so that the pass costs less. It stands outside `replay`: a site that
-    the guide enumerated is done when the model reaches it.
-    """
-
-    def __init__(self, first_available_dim: int) -> None:
-        super().__init__()
-        self.dim = first_available_dim
-
-    def _pyro_sample(self, msg: Any) -> None:
-        fn = msg["fn"]
-        if msg["done"] or msg["is_observed"] or not getattr(fn, "has_enumerate_support", False):
-            return
-        if fn.event_shape or msg["infer"].get("is_auxiliary"):
-            return
-        values = fn.enumerate_support(expand=False)
-        msg["value"] = values.reshape(-1, *[1] * (-1 - self.dim))
-        msg["done"] = True
-        msg["infer"]["_enumerate_dim"] = self.dim
-        self.dim -= 1
-
-
 def _sums(sites: Mapping[str, Site]) -> dict[str, int]:
     dims = {name: site["infer"].get("_enumerate_dim") for name, site in sites.items()}
     return {name: dim for name, dim in dims.items() if dim is not None}
-
-
-def _check(
-    pair: LatentVariableModel,
-    guide: Mapping[str, Site],
-    model: Mapping[str, Site],
-    given: Mapping[str, Tensor],
-) -> None:
-    """Structural checks on Python objects only: no tensor is read."""
-    for name, site in guide.items():
-        if name not in model and not site["infer"].get("is_auxiliary"):
-            raise ValueError(
-                f"{pair.name}: the guide samples {name}, but the model has no such site. Add it "
-                'to the model, or mark it with infer={"is_auxiliary": True}.'
-            )
-    for name, site in model.items():
-        _check_site(pair, "model", name, site)
-        if site["is_observed"] or name in guide:
-            continue
-        if name in given:
-            raise ValueError(
-                f"{pair.name}.model: {name} is given, but its pyro.sample does not score it. Write "
-                f'pyro.sample("{name}", ..., obs={name}).'
-            )
-        if "_enumerate_dim" not in site["infer"]:
-            raise ValueError(
-                f"{pair.name}: {name} is not given and has no guide factor, so nothing infers it. "
-                f"Give {name}=..., or add a guide factor q({name} | ...)."
-            )
-    for name, site in guide.items():
-        _check_site(pair, "guide", name, site)
-        if name in model and "_enumerate_dim" in site["infer"]:
-            ours, theirs = (_num_classes(s["fn"]) for s in (site, model[name]))
-            if ours != theirs:
-                raise ValueError(
-                    f"{pair.name}: {name} has {ours} classes in the guide and {theirs} in the model."
-                )
-        if isinstance(innermost(site["fn"]), dist.Delta):
-            raise ValueError(
-                f"{pair.name}: the guide puts a point mass on {name}, so there is no ELBO and no "
-                "importance weight. Give it a density, such as pg.Normal."
-            )
-    if not any(site["is_observed"] for site in model.values()):
-        raise ValueError(
-            f"{pair.name}: nothing that the model scores is given. Its variables are "
-            f"{', '.join(model)}; give the data, as in x=..."
-        )
-    summed = [n for n, site in model.items() if not site["is_observed"] and n not in guide]
-    lacking = [name for name in pair.data_names if name in summed] if summed else []
-    if lacking:
-        raise ValueError(
-            f"{pair.name}: {', '.join(lacking)} must be given: nothing infers it, and summing it "
-            "out would leave a number without meaning."
-        )
-
-
-def _check_site(pair: LatentVariableModel, owner: str, name: str, site: Site) -> None:
-    frames = site["cond_indep_stack"]
-    if not any(frame.dim == -1 for frame in frames):
-        raise ValueError(
-            f"{pair.name}.{owner}: the site {name} stands outside pyro.plate('data', n, dim=-1), so "
-            "it has no value a datum. Global latents, with one value for all data, are not there yet: "
-            f"make {name} a torch.nn.Parameter of the pair, which is learned as one number. Inside the "
-            f"plate {name} is another model: it is drawn anew for each datum."
-        )
-    extra = [f.name for f in frames if f.dim != -1 and f.name != "particles"]
-    if extra:
-        raise ValueError(
-            f"{pair.name}.{owner}: the site {name} stands in a further plate, {', '.join(extra)}, "
-            "whose dim would be taken for particles. Make it part of the event: .to_event(...)."
-        )
-    if isinstance(site["scale"], Tensor) or site["scale"] != 1.0:
-        raise ValueError(
-            f"{pair.name}.{owner}: the site {name} is scaled by {site['scale']}; objectives act on "
-            "each datum, so take poutine.scale and subsample_size out of the pair. Batches are "
-            "drawn by pg.fit, KL warm-up is pg.ELBO(warmup_epochs=...)."
-        )
 
 
 def innermost(fn: Any) -> Any:
@@ -330,8 +250,3 @@ def innermost(fn: Any) -> Any:
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return fn
-
-
-def _num_classes(fn: Any) -> int | None:
-    """Classes of a categorical; other families say nothing."""
-    return int(fn.param_shape[-1]) if isinstance(fn, torch.distributions.Categorical) else None

@@ -24,7 +24,7 @@ def register_model(model: Model) -> Model:
     must register the model first: nothing is imported by a name that a folder holds.
 
     Args:
-        model: a subclass of `pg.LatentVariableModel`. Its name is the class's in lower case, or
+        model: a subclass of `pg.LatentVariableModel` or `pg.ImplicitModel`. Its name is the class's in lower case, or
             what the class says by `registered_name = "..."`. Its arguments are variables, numbers,
             texts, library networks and lists of these, so that a run directory can hold them.
 
@@ -32,7 +32,7 @@ def register_model(model: Model) -> Model:
         The class, unchanged.
 
     Raises:
-        TypeError: it is not a subclass of `pg.LatentVariableModel`.
+        TypeError: it is not a subclass of one of them.
         ValueError: the name is taken.
 
     Example:
@@ -45,11 +45,12 @@ def register_model(model: Model) -> Model:
         >>> pg.models.MODELS.get("widevae").__name__
         'WideVAE'
     """
-    from probgen.pair import LatentVariableModel
+    from probgen.generative import GenerativeModel
 
-    if not isinstance(model, type) or not issubclass(model, LatentVariableModel):
+    if not isinstance(model, type) or not issubclass(model, GenerativeModel):
         raise TypeError(
-            f"register_model: expected a subclass of pg.LatentVariableModel, got {model!r}."
+            "register_model: expected a subclass of pg.LatentVariableModel or pg.ImplicitModel, "
+            f"got {model!r}."
         )
     MODELS.register(vars(model).get("registered_name", model.__name__.lower()), model)
     return model

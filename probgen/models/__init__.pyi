@@ -4,8 +4,10 @@ from typing import Any, TypeVar
 from probgen.basics.registry import Registry
 
 from .adgm import ADGM as ADGM
+from .autoencoder import Autoencoder as Autoencoder
 from .cvae import CVAE as CVAE
 from .factor_analysis import FactorAnalysis as FactorAnalysis
+from .gan import GAN as GAN
 from .m1m2 import M1M2 as M1M2
 from .m2 import M2 as M2
 from .ppca import PPCA as PPCA

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probgen.basics.locking import one_at_a_time
-from probgen.data.field import Field
+from probgen.data.dataset import Dataset
+from probgen.data.field import looks_like_images
 from probgen.inference.queries.posterior import encode
 from probgen.inference.queries.variation import LatentGrid, Traversal, latent_grid, traverse
 from probgen.pair import LatentVariableModel
@@ -241,7 +242,10 @@ def traversals(
         pair, named_data(x, name), latent, name,
         rows=rows, steps=steps, span=span, seed=seed, owner="traversals",
     )  # fmt: skip
-    if Field(found.means, images=are_images).is_images:
+    if are_images is None:
+        field = x.fields.get(name) if isinstance(x, Dataset) else None
+        are_images = looks_like_images(found.means.shape[1:]) if field is None else field.is_images
+    if are_images:
         return _draw_traversal_images(found, latent, limits_of(pair, name), ax)
     return _draw_traversal_lines(found, latent, name, labels, ax)
 

@@ -111,5 +111,5 @@ def save(
     draw(*args, ax=figure.subplots(), **named)
     stream = io.BytesIO()
     figure.savefig(stream, format=path.suffix[1:], dpi=150)
-    write_atomically(path, stream.getvalue(), outlast_power=False, within=within)
+    write_atomically(path, stream.getvalue(), durable=False, within=within)
     return path

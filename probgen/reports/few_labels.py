@@ -13,13 +13,13 @@ from probgen.basics.locking import one_at_a_time
 from probgen.classifier.estimator import SemiSupervisedClassifier
 from probgen.classifier.repeat import FewLabels, known_rows
 from probgen.data.dataset import Dataset, Splits
-from probgen.inference.training.fit import fit
 from probgen.models.cvae import CVAE
 from probgen.models.vae import VAE
 from probgen.pair import LatentVariableModel
 from probgen.plots.classes import analogies, confusion, denoising, errors, reliability
 from probgen.plots.latents import latent_scatter, manifold
 from probgen.plots.style import save
+from probgen.runs.fit import fit
 from probgen.storage.files import make_folder
 from probgen.variables import Bernoulli, Categorical, Normal
 

@@ -15,17 +15,21 @@ import torch
 from probgen.basics.locking import one_at_a_time
 from probgen.data.dataset import Dataset, Splits
 from probgen.data.support import is_class
+from probgen.implicit import ImplicitModel
 from probgen.inference.inputs import known_part
 from probgen.inference.queries.prior_quantiles import prior_quantiles
 from probgen.inference.scoring.marginal_likelihood import log_marginal_likelihood
 from probgen.inference.scoring.scores import provenance
+from probgen.inference.traces import NoDensityError
 from probgen.pair import LatentVariableModel
 from probgen.plots.curves import learning_curve
 from probgen.plots.diagnostics import importance_weights
 from probgen.plots.images import reconstructions, samples
 from probgen.plots.latents import latent_scatter, manifold, traversals
+from probgen.plots.metrics import metric_curves
 from probgen.plots.style import page_style, save
 from probgen.plots.tables import draws, elements
+from probgen.point_mass import PointMass
 from probgen.storage.files import make_folder
 
 if TYPE_CHECKING:
@@ -37,8 +41,8 @@ QUICK_DATA, QUICK_SAMPLES = 500, 500
 
 
 NAMES_OF_PICTURES = (
-    "learning_curve", "reconstructions", "samples", "latent_scatter", "manifold", "traversals",
-    "importance_weights",
+    "learning_curve", "metrics", "reconstructions", "samples", "latent_scatter", "manifold",
+    "traversals", "importance_weights",
 )  # fmt: skip
 
 
@@ -112,13 +116,15 @@ def _choose(
         pictures["learning_curve"] = partial(learning_curve, run.result)
     else:
         skipped["learning_curve"] = "the run ended before its first epoch"
+    if run.result.metrics:
+        pictures["metrics"] = partial(metric_curves, run.result)
     held = held.stored()
     known = known_part(pair, held)
     target = next((n for n in pair.data_names if n in held.values and n != "y"), None)
     if target is None or not pair.factors("p"):
         for name in NAMES_OF_PICTURES:
             skipped.setdefault(name, "the pair does not say by conditionals what its data are")
-        _choose_weights(run, known, "x", False, pictures, progress)
+        _choose_weights(run, known, "x", False, pictures, skipped, progress)
         return pictures, {name: why for name, why in skipped.items() if name not in pictures}
     variable = pair.variables[target]
     given: dict[str, Any] = {n: _choices(pair, n) for n in pair.input_names}
@@ -131,7 +137,9 @@ def _choose(
     else:
         recognized = bool(pair.factors("q")) and not _needs_class(pair, known)
         few = _some(known, 40)
-        if not recognized:
+        if isinstance(pair, ImplicitModel):
+            skipped["reconstructions"] = "an implicit model infers nothing from data"
+        elif not recognized:
             skipped["reconstructions"] = "the guide infers no latent without the class"
         elif is_images:
             pictures["reconstructions"] = partial(reconstructions, pair, few, name=target)
@@ -150,7 +158,11 @@ def _choose(
         else:
             pictures["samples"] = partial(draws, pair, some, name=target)
     _choose_latents(run, splits, some, target, is_images, pictures, skipped)
-    _choose_weights(run, known, target, is_images, pictures, progress)
+    _choose_weights(run, known, target, is_images, pictures, skipped, progress)
+    if _has_point_mass(pair):
+        for name in ("samples", "manifold", "traversals"):
+            pictures.pop(name, None)
+            skipped[name] = "the codes of an autoencoder are not distributed like the prior"
     return pictures, skipped
 
 
@@ -206,9 +218,13 @@ def _choose_latents(
 
 def _choose_weights(
     run: Run, known: Dataset, target: str, is_images: bool,
-    pictures: dict[str, Callable[..., Any]], progress: bool,
+    pictures: dict[str, Callable[..., Any]], skipped: dict[str, str], progress: bool,
 ) -> None:  # fmt: skip
     import warnings
+
+    if isinstance(run.pair, ImplicitModel):
+        skipped["importance_weights"] = "the model has no density"
+        return
 
     part = known
     scored = provenance(known, list(known.values))["data_hash"]
@@ -217,9 +233,13 @@ def _choose_weights(
         part = _some(known, QUICK_DATA)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the picture says it
-            score = log_marginal_likelihood(
-                run.pair, part, num_samples=QUICK_SAMPLES, progress=progress
-            )
+            try:
+                score = log_marginal_likelihood(
+                    run.pair, part, num_samples=QUICK_SAMPLES, progress=progress
+                )
+            except NoDensityError:
+                skipped["importance_weights"] = "the guide is a point mass, without a density"
+                return
     pictures["importance_weights"] = partial(
         importance_weights, score, part if is_images else None, name=target
     )
@@ -241,6 +261,11 @@ def _columns(splits: Splits) -> list[str] | None:
     """The names of a table's columns, where it has names."""
     columns: list[str] | None = (splits.source or {}).get("columns")
     return None if columns is None or all(name.isdigit() for name in columns) else columns
+
+
+def _has_point_mass(pair: LatentVariableModel) -> bool:
+    """Whether a latent is a deterministic function of what the guide sees."""
+    return any(isinstance(f.variable, PointMass) for f in pair.factors("q").values())
 
 
 def _needs_class(pair: LatentVariableModel, data: Dataset) -> bool:

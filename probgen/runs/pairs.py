@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probgen.inference.training.recorder import CONFIG, check_shapes
+from probgen.inference.training.checkpoint import check_shapes
+from probgen.inference.training.recorder import CONFIG
 from probgen.pair import LatentVariableModel
 from probgen.storage.files import RunError, read_file
 from probgen.storage.pair_json import pair_from_json, pair_to_json

@@ -7,15 +7,9 @@ from pathlib import Path
 
 from probgen.basics.locking import one_at_a_time
 from probgen.inference.compute.devices import as_dtype
-from probgen.inference.training.recorder import (
-    CONFIG,
-    METRICS,
-    WEIGHTS,
-    load_weights,
-    metrics_text,
-    read_config,
-    split_weights,
-)
+from probgen.inference.training.checkpoint import load_weights, split_weights
+from probgen.inference.training.descriptions import metrics_text
+from probgen.inference.training.recorder import CONFIG, METRICS, WEIGHTS, read_config
 from probgen.inference.training.results import FitResult, set_progress
 from probgen.pair import LatentVariableModel
 from probgen.runs.listing import state_file

@@ -1,7 +1,7 @@
 """Bytes from and to the disk: regular files only, of bounded size, written whole or not at all.
 
-A run directory may come from anybody, so what lies in it is not what its name says: a link leads
-elsewhere, a pipe never ends, a file is larger than the memory.
+A run directory may be of unknown origin, so its files may differ from what their names say: a link
+points elsewhere, a pipe never ends, a file is larger than the memory.
 """
 
 from __future__ import annotations
@@ -17,40 +17,49 @@ from probgen.basics.launcher import is_first
 
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for who writes into it
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for its writer
 _FOLDER = getattr(os, "O_DIRECTORY", 0)
 _BY_FOLDER = os.open in os.supports_dir_fd and os.rename in os.supports_dir_fd
 
 
 class RunError(ValueError):
-    """A run directory, or a file of one, that cannot be used; says why, and the way out."""
+    """A run directory, or a file in one, that cannot be used; the message says why and what to do.
+
+    Example:
+        >>> import probgen as pg
+        >>> try:
+        ...     pg.load_run("no-such-folder")
+        ... except pg.RunError as error:
+        ...     print("refused")
+        refused
+    """
 
 
 # ---------------------------------------------------------------- reading
 
 
-def read_file(path: Path, most: int) -> bytes:
-    """All of a regular file.
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file as a whole.
 
     Args:
         path: the file; links are followed.
-        most: how many bytes it may have.
+        max_bytes: the largest size that is read.
 
     Raises:
-        RunError: missing, no regular file (a pipe, a device, a folder), or larger.
+        RunError: the file is missing, not a regular file (a pipe, a device, a folder), or larger.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a device can already do something
-            raise RunError(f"{path} cannot be read: it is no regular file. Remove it.")
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a device can have effects
+            raise RunError(f"{path} cannot be read: it is not a regular file. Remove it.")
         handle = os.open(path, os.O_RDONLY | _NO_WAIT | _BINARY)
         with os.fdopen(handle, "rb") as stream:
             about = os.fstat(handle)
             if not stat.S_ISREG(about.st_mode):
-                raise RunError(f"{path} cannot be read: it is no regular file. Remove it.")
-            if about.st_size > most:
+                raise RunError(f"{path} cannot be read: it is not a regular file. Remove it.")
+            if about.st_size > max_bytes:
                 raise RunError(
-                    f"{path} has {about.st_size:,} bytes, and at most {most:,} are read. It is no such "
-                    "file of a run, or too large for this machine."
+                    f"{path} has {about.st_size:,} bytes, and at most {max_bytes:,} are read. It is not the "
+                    "file of a run that its name says, or too large for this machine."
                 )
             content = stream.read(about.st_size + 1)
     except MemoryError as error:
@@ -62,12 +71,12 @@ def read_file(path: Path, most: int) -> bytes:
         reason = os.strerror(code) if code else str(error)
         raise RunError(f"{path} cannot be read ({reason}).") from error
     if len(content) > about.st_size:
-        raise RunError(f"{path} cannot be read: it grows meanwhile. Try again.")
+        raise RunError(f"{path} cannot be read: it grows while it is read. Try again.")
     return content
 
 
 def machine_memory() -> int:
-    """Bytes of memory of this machine: a file that is larger cannot be used on it."""
+    """Bytes of memory of this machine, the largest size of a file that can be used on it."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not a POSIX system
@@ -78,7 +87,7 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     """An absolute path.
 
     Raises:
-        FileNotFoundError: it is relative to a working folder that was deleted.
+        FileNotFoundError: the path is relative to a working folder that was deleted.
     """
     try:
         return Path(path).absolute()
@@ -93,23 +102,23 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
 
 def write_atomically(
-    path: Path, content: bytes, *, outlast_power: bool = True, within: Path | None = None
+    path: Path, content: bytes, *, durable: bool = True, within: Path | None = None
 ) -> None:
     """Replace a file in one step.
 
-    A link in its place is replaced, never written through.
+    A link at this path is replaced, not followed.
 
     Args:
         path: the file.
-        content: what it will hold.
-        outlast_power: wait until the disk has it, so that also a power cut leaves it whole.
-        within: a run directory whose own folders must not be links, so that nothing is written
-            outside of it.
+        content: all its bytes.
+        durable: wait until the disk has stored it, so that it is whole even after a power cut.
+        within: a run directory whose folders must not be links, so that nothing is written outside
+            of it.
 
     Raises:
         RunError: a folder of the run directory is a link.
-        OSError: it cannot be written: no permission, no folder, a full disk; the old file is
-            whole.
+        OSError: the file cannot be written: no permission, no folder, a full disk. The old file
+            stays whole.
     """
     if (
         not is_first()
@@ -120,28 +129,28 @@ def write_atomically(
     try:
         folder = _open_folder(path.parent, within)
         try:
-            # By the folder that is open, so that none can be put in its place meanwhile.
-            place: dict[str, int] = {"dir_fd": folder} if folder is not None else {}
-            ends: dict[str, int] = (
+            # Relative to the open folder, which cannot be replaced by another meanwhile.
+            directory: dict[str, int] = {"dir_fd": folder} if folder is not None else {}
+            directories: dict[str, int] = (
                 {"src_dir_fd": folder, "dst_dir_fd": folder} if folder is not None else {}
             )
             base = Path() if folder is not None else path.parent
-            written = False
+            left_over = False
             try:
-                handle = os.open(base / name, flags, 0o666, **place)
-                written = True
+                handle = os.open(base / name, flags, 0o666, **directory)
+                left_over = True
                 with os.fdopen(handle, "wb") as stream:
                     stream.write(content)
                     stream.flush()
-                    if outlast_power:
+                    if durable:
                         os.fsync(stream.fileno())
-                os.replace(base / name, base / path.name, **ends)
-                written = False
+                os.replace(base / name, base / path.name, **directories)
+                left_over = False
             finally:
-                if written:
-                    os.unlink(base / name, **place)
-            if outlast_power and folder is not None:
-                with suppress(OSError):  # some network file systems cannot
+                if left_over:
+                    os.unlink(base / name, **directory)
+            if durable and folder is not None:
+                with suppress(OSError):  # not possible on some network file systems
                     os.fsync(folder)
         finally:
             if folder is not None:
@@ -154,8 +163,8 @@ def make_folder(path: Path, within: Path | None = None) -> None:
     """Make a folder and those above it.
 
     Raises:
-        RunError: it lies `within` a run directory and is a link.
-        OSError: it cannot be made, or is a file.
+        RunError: it is inside the run directory `within` and is a link.
+        OSError: the folder cannot be made, or is a file.
     """
     if not is_first():
         return
@@ -169,7 +178,7 @@ def make_folder(path: Path, within: Path | None = None) -> None:
 
 
 def _open_folder(path: Path, within: Path | None) -> int | None:
-    """A folder, open; links are followed up to `within` and not below. None where systems cannot."""
+    """Open a folder, following links down to `within` and not below; `None` if the system cannot."""
     below = () if within is None else path.relative_to(within).parts
     current = path if within is None else within
     if not _BY_FOLDER:
@@ -195,15 +204,15 @@ def _open_folder(path: Path, within: Path | None) -> int | None:
 
 def _is_link(path: Path) -> RunError:
     return RunError(
-        f"{path} is a link, and what is written into a run directory stays there. Remove the link; "
-        "to write elsewhere, name that folder yourself."
+        f"{path} is a link, and nothing is written outside of a run directory. Remove the link; to write "
+        "elsewhere, name that folder yourself."
     )
 
 
 def explained(error: OSError, path: Path) -> OSError:
-    """The same kind of error with a message that says the way out."""
+    """The same kind of error with a message that says what to do."""
     hint = "Choose a folder that you can write to."
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        hint = "The disk is full: free some space. What was there before is whole."
+        hint = "The disk is full: free some space. Files written before are whole."
     reason = os.strerror(error.errno) if error.errno else str(error)
     return type(error)(f"{path} cannot be written ({reason}). {hint}")

@@ -1,7 +1,7 @@
-"""Files that are whole or not there: tensors and records with a checksum, states without pickles.
+"""Tensors and records in files with a checksum, and states without pickles.
 
-A file is written beside its place, forced to the disk and renamed, so that a process killed at any
-moment leaves the old file or the new one.
+A file is written under a temporary name, forced to the disk and renamed, so that a process killed at
+any moment leaves the old file or the new one.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
     whole = {**record, CHECKSUM: _digest_of_record(record)}
     try:
         content = json.dumps(whole, indent=2, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # a file name that is no text: JSON has escapes for it
+    except UnicodeEncodeError:  # a file name that is not valid text, which JSON can escape
         content = json.dumps(whole, indent=2).encode()
     write_atomically(path, content + b"\n")
 
@@ -67,23 +67,23 @@ def read_record(path: Path) -> dict[str, Any]:
     """Read what `write_record` wrote.
 
     Raises:
-        RunError: missing, no regular file, too large, cut short, no JSON, or changed since it was
-            written.
+        RunError: the file is missing, not a regular file, too large, cut short, not JSON, or changed
+            since it was written.
     """
     content = read_file(path, LARGEST_RECORD)
     try:
         record = json.loads(content.decode())
         if not isinstance(record, dict):
-            raise RunError(f"{path} is damaged: it holds no JSON object. {_RESTORE}")
-        found = record.pop(CHECKSUM, None)
+            raise RunError(f"{path} is damaged: it does not hold a JSON object. {_RESTORE}")
+        stored = record.pop(CHECKSUM, None)
         expected = _digest_of_record(record)
     except (ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, RunError):
             raise
         raise RunError(
-            f"{path} is damaged: it is no JSON any more ({error}). {_RESTORE}"
+            f"{path} is damaged: it is not JSON any more ({error}). {_RESTORE}"
         ) from error
-    if found != expected:
+    if stored != expected:
         raise RunError(
             f"{path} was changed after it was written: its checksum does not match. {_RESTORE}"
         )
@@ -116,7 +116,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `write_tensors` wrote.
 
     Raises:
-        RunError: missing, cut short, no safetensors file, or changed since it was written.
+        RunError: the file is missing, cut short, not a safetensors file, or changed since it was
+            written.
     """
     content, record = _verified(path)
     from safetensors import SafetensorError
@@ -142,10 +143,10 @@ def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
     content = read_file(path, machine_memory())
     length = int.from_bytes(content[:8], "little")
     if length > LARGEST_HEADER:
-        raise RunError(f"{path} is damaged: it is no file of a run. {_RESTORE}")
+        raise RunError(f"{path} is damaged: it is not a file of a run. {_RESTORE}")
     stamp = _STAMP.search(content, 8, min(8 + length, len(content)))
     if stamp is None:
-        raise RunError(f"{path} is damaged: it is cut short or no file of a run. {_RESTORE}")
+        raise RunError(f"{path} is damaged: it is cut short or not a file of a run. {_RESTORE}")
     start, stop = stamp.span(1)
     blank = content[:start] + b"0" * 64 + content[stop:]
     if hashlib.sha256(blank).hexdigest().encode() != stamp.group(1):
@@ -158,7 +159,7 @@ def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
     except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
         raise RunError(f"{path} is damaged: its header cannot be read ({error!r}).") from error
     if not isinstance(record, dict):
-        raise RunError(f"{path} is damaged: its record is no JSON object. {_RESTORE}")
+        raise RunError(f"{path} is damaged: its record is not a JSON object. {_RESTORE}")
     return content, record
 
 
@@ -169,12 +170,12 @@ _RESTORE = "Restore the file from a copy, or train again in another folder."
 
 
 def pack(value: Any, tensors: dict[str, Tensor], key: str) -> Any:
-    """A state as JSON, its tensors moved into `tensors` under names that begin with `key`.
+    """Write a state as JSON; its tensors go into `tensors` under names that begin with `key`.
 
     Optimizers and schedulers keep dicts with integer keys and tuples, which JSON would change.
 
     Raises:
-        TypeError: something that only a pickle could hold.
+        TypeError: the state has a part that only a pickle could hold.
     """
     import torch
 
@@ -199,7 +200,7 @@ def pack(value: Any, tensors: dict[str, Tensor], key: str) -> Any:
 
 
 def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What `pack` packed."""
+    """The state that `pack` wrote."""
     if not isinstance(value, dict):
         return value
     (kind, content), *_ = value.items()

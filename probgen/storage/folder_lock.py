@@ -1,4 +1,4 @@
-"""One process at a time trains in a run directory, and it stays the same directory."""
+"""A lock on a run directory: one process at a time trains in it, and it stays the same directory."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from probgen.storage.files import RunError, explained
 
 
 class FolderLock:
-    """A lock on a folder, held until `close` or the end of the process, however that comes.
+    """A lock on a folder until `close`, or until the process ends in whatever way.
 
-    The folder itself is locked, so there is no file to delete, or to lead elsewhere by a link. File
-    systems that cannot lock folders (NFS) lock the file `.lock` in it. Where there is neither (some
-    network file systems, Windows) nothing is locked: train in one process there.
+    The folder itself is locked, so there is no lock file that could be deleted or be a link. On file
+    systems that cannot lock folders (NFS) the file `.lock` in it is locked. Where neither is possible
+    (some network file systems, Windows) nothing is locked: train in one process only.
 
     Args:
         folder: a folder that exists.
 
     Raises:
-        RunError: another process holds it.
-        OSError: it cannot be opened.
+        RunError: another process has the lock.
+        OSError: the folder cannot be opened.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,7 +31,7 @@ class FolderLock:
         try:
             about = os.stat(folder)
             self._identity = (about.st_dev, about.st_ino)
-            self._take()
+            self._acquire()
         except OSError as error:
             self.close()
             raise explained(error, folder) from error
@@ -39,7 +39,7 @@ class FolderLock:
             self.close()
             raise
 
-    def _take(self) -> None:
+    def _acquire(self) -> None:
         try:
             import fcntl
         except ImportError:  # not a POSIX system
@@ -62,7 +62,7 @@ class FolderLock:
         if locked(folder):
             return
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        with suppress(OSError):  # a file system without locks, or something odd in its place
+        with suppress(OSError):  # a file system without locks, or not a regular file
             handle = os.open(".lock", flags, 0o666, dir_fd=folder)
             if stat.S_ISREG(os.fstat(handle).st_mode):
                 locked(handle)
@@ -70,26 +70,26 @@ class FolderLock:
                 os.close(handle)
 
     def check(self) -> None:
-        """The folder is still the one that was locked.
+        """Check that the folder is still the one that was locked.
 
         Raises:
-            RunError: it was removed or moved, or another one lies in its place.
+            RunError: the folder was removed, moved, or replaced by another.
         """
         try:
             about = os.stat(self.folder)
         except OSError as error:
-            what, identity = os.strerror(error.errno or 0), None
+            reason, identity = os.strerror(error.errno or 0), None
         else:
-            what, identity = "another one lies in its place", (about.st_dev, about.st_ino)
+            reason, identity = "another folder has its name", (about.st_dev, about.st_ino)
         if identity != self._identity:
             raise RunError(
-                f"{self.folder} was removed or moved while the run trains in it ({what}), so the run is "
-                "stopped, and nothing more is written. Its last whole epoch is where the folder went: "
-                "go on from there with resume=True (--resume). If it was deleted, the pair that fit "
-                "was given still has its weights."
+                f"{self.folder} was removed or moved while the run trains in it ({reason}), so the run is "
+                "stopped and nothing more is written. The moved folder holds the last whole epoch: "
+                "continue there with resume=True (--resume). If it was deleted, the pair that was given "
+                "to fit still has its weights."
             )
 
     def close(self) -> None:
-        """Let others use the folder."""
+        """Release the lock."""
         while self._handles:
             os.close(self._handles.pop())

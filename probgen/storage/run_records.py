@@ -1,7 +1,7 @@
-"""What the records of a run directory must look like: right types, of this run, in their place.
+"""Checks of the records in a run directory: their types, and that they belong to this run.
 
-Keys may be missing in older runs and new in later ones; what is there has its type. A checksum says
-that a record is as it was written, not that probgen wrote it.
+Older runs may lack keys and later ones have more, but every known key must have its type. A checksum
+shows that a record is as it was written, not that probgen wrote it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NUMBER = (int, float)
 PLAIN = (str, bool, int, float, type(None))
 
 BESIDE = ("source", "loaded")
-"""What the record of the data holds beside their parts."""
+"""Keys in the record of the data that are not one of its parts."""
 
 _CONFIG: dict[str, tuple[type, ...]] = {
     "run": (str,), "name": (str,), "command": (str,), "started": (str,), "model": (dict,),
@@ -33,10 +33,10 @@ _PART: dict[str, tuple[type, ...]] = {
 
 
 def check_config(config: Mapping[str, Any], path: Path) -> None:
-    """A configuration has what every run needs, each of its type.
+    """Check that a configuration has what every run needs, with the right types.
 
     Raises:
-        RunError: it has not.
+        RunError: a key is missing or has another type.
     """
 
     def refuse(what: str) -> RunError:
@@ -97,25 +97,25 @@ def _short(value: Any) -> str:
 def check_record(
     record: Mapping[str, Any], config: Mapping[str, Any], path: Path, kind: str
 ) -> None:
-    """A file of tensors belongs to the run beside it, and is what its name says.
+    """Check that a file of tensors belongs to the run beside it, and is the file that its name says.
 
     Args:
-        record: of the file.
-        config: of the run.
+        record: the record in the file.
+        config: the configuration of the run.
         path: the file.
         kind: `"weights"`, `"checkpoint"` or `"score"`.
 
     Raises:
-        RunError: it belongs to another run, to another model, or is another file of the run.
+        RunError: the file belongs to another run or model, or is another file of the run.
     """
     if record.get("run") != config["run"]:
         raise RunError(
             f"{path} belongs to another run than the config.json beside it. Put it back."
         )
-    found = "score" if "score" in record else "checkpoint" if "optimizer" in record else "weights"
-    if found != kind or (kind != "score" and "progress" not in record):
+    content = "score" if "score" in record else "checkpoint" if "optimizer" in record else "weights"
+    if content != kind or (kind != "score" and "progress" not in record):
         raise RunError(
-            f"{path} holds what another file of the run does: a {found}, where {kind} is expected. "
+            f"{path} is another file of the run: it holds a {content}, but {kind} is expected. "
             "Put the right file back."
         )
     if record.get("model", digest := model_digest(config["model"])) != digest:
@@ -125,7 +125,7 @@ def check_record(
         )
 
 
-def model_digest(recipe: Mapping[str, Any]) -> str:
-    """A hash of what a pair is, wherever its file lies."""
-    about = {key: value for key, value in recipe.items() if key != "path"}
+def model_digest(description: Mapping[str, Any]) -> str:
+    """A hash of the description of a pair, without the path of its file."""
+    about = {key: value for key, value in description.items() if key != "path"}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

@@ -15,25 +15,41 @@ from types import ModuleType
 from typing import Any
 
 from probgen.basics.locking import one_at_a_time
+from probgen.generative import GenerativeModel
 from probgen.pair import LatentVariableModel
 from probgen.storage.disk import absolute
 
 
 @one_at_a_time
 def load_pair(spec: str) -> LatentVariableModel:
-    """Build a pair by a function of a Python file.
+    """Build a pair by calling a function of a Python file.
 
-    The file is Python code and is run. Its folder is importable while it runs. What a run directory
-    compares later is this file; what it imports is not looked at.
+    The file is run as Python code, and modules in its folder can be imported meanwhile. A run
+    directory later compares this file with the one that was trained, not what the file imports.
 
     Args:
         spec: `my_model.py:build`: the file, and the function without arguments (or the class)
             whose call returns the pair.
 
+    Returns:
+        The pair. Its `fit` records the file in the run directory.
+
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no builder named, no such builder, the file or the builder fails, or what it
-            returns is no pair.
+        FileNotFoundError: there is no such file.
+        ValueError: no function is named, the file has none of this name, the file or the function
+            fails, or the result is not a pair.
+
+    Example:
+        >>> import tempfile, probgen as pg
+        >>> from pathlib import Path
+        >>> file = Path(tempfile.mkdtemp()) / "my_model.py"
+        >>> _ = file.write_text(
+        ...     "import probgen as pg\\n"
+        ...     "def build():\\n"
+        ...     "    return pg.models.VAE(x=pg.Bernoulli(4), z=pg.Normal(2))\\n"
+        ... )
+        >>> pg.load_pair(f"{file}:build").name
+        'VAE'
     """
     file, colon, builder = spec.rpartition(":")
     if not colon or not file.endswith(".py") or not builder.isidentifier():
@@ -49,51 +65,52 @@ def load_pair(spec: str) -> LatentVariableModel:
 def build_from_file(
     path: Path, builder: str, content: bytes, *, folder_first: bool = True
 ) -> LatentVariableModel:
-    """Run a file's content and call its builder; `load_pair` says the rest.
+    """Run the content of a file and call its builder; see `load_pair`.
 
     Args:
         path: the file.
-        builder: a function, a class or a pair that it defines.
-        content: of the file.
-        folder_first: modules beside the file come before installed ones, as for a script.
+        builder: name of a function, a class or a pair that the file defines.
+        content: the bytes of the file.
+        folder_first: modules beside the file take precedence over installed ones, as for a script.
     """
     shown = f"{path.name}:{builder}"
     digest = hashlib.sha256(content).hexdigest()
     name = f"probgen_user_{hashlib.sha256(str(path).encode() + content).hexdigest()[:12]}"
     with _importable(path.parent, folder_first):
         module = _run(path, content, name)
-        made = getattr(module, builder, None)
-        if made is None:
-            own = [
+        target = getattr(module, builder, None)
+        if target is None:
+            defined = [
                 key
                 for key, value in vars(module).items()
                 if callable(value) and getattr(value, "__module__", "") == name
             ]
             raise ValueError(
-                f"{path.name} has no builder {builder!r}; it defines {', '.join(own) or 'nothing'}. "
+                f"{path.name} has no builder {builder!r}; it defines {', '.join(defined) or 'nothing'}. "
                 f"Write def {builder}(): ... that returns a pair, or name another."
             )
-        if isinstance(made, LatentVariableModel):
-            pair: Any = made
-        elif not callable(made):
-            raise ValueError(f"{shown} is {made!r}, not a function that returns a pair.")
+        if isinstance(target, GenerativeModel):
+            pair: Any = target
+        elif not callable(target):
+            raise ValueError(f"{shown} is {target!r}, not a function that returns a pair.")
         else:
             try:
-                inspect.signature(made).bind()
+                inspect.signature(target).bind()
             except TypeError as error:
                 raise ValueError(
                     f"{shown} must be callable without arguments: {error}. Write a function that "
                     "fills them in."
                 ) from error
             try:
-                pair = made()
+                pair = target()
             except Exception as error:
                 raise ValueError(f"{shown} failed: {_where(error, path)}") from error
-    if not isinstance(pair, LatentVariableModel):
+    if not isinstance(pair, GenerativeModel):
         raise ValueError(
-            f"{shown} returned {type(pair).__name__}, expected a pair (pg.LatentVariableModel)."
+            f"{shown} returned {type(pair).__name__}, expected a pair (pg.LatentVariableModel) or a "
+            "pg.ImplicitModel."
         )
-    pair = copy.deepcopy(pair)  # what the file holds on to stays as it is
+    pair = copy.deepcopy(pair)  # the file may keep a reference to the original
     vars(pair)["_file"] = {
         "kind": "file",
         "path": str(path),
@@ -122,16 +139,16 @@ def _run(path: Path, content: bytes, name: str) -> ModuleType:
 
 
 def _where(error: Exception, path: Path) -> str:
-    """The error and the line of the user's file that it comes from."""
+    """The text of an error with the line of the user's file in which it was raised."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     if isinstance(error, SyntaxError):
         lines = [error.lineno]
-    place = f" (line {lines[-1]} of {path.name})" if lines else ""
-    return f"{type(error).__name__}: {error}{place}"
+    line = f" (line {lines[-1]} of {path.name})" if lines else ""
+    return f"{type(error).__name__}: {error}{line}"
 
 
 _helpers: dict[str, Path] = {}
-"""Modules that files imported from their own folders: those of another folder are not theirs."""
+"""Modules that files imported from their own folders, to be imported anew for files of other folders."""
 
 
 @contextmanager

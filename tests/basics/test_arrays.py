@@ -126,9 +126,11 @@ def test_ragged_lists_and_objects_that_raise() -> None:
         def __array__(self, *_: Any, **__: Any) -> Any:
             raise RuntimeError("no array of mine")
 
-    with pytest.raises(ValueError, match=r"x \(list\) cannot be made an array.*rows of one length"):
+    with pytest.raises(
+        ValueError, match=r"x \(list\) cannot be converted to an array.*rows of one length"
+    ):
         pg.Dataset({"x": [[1.0], [2.0, 3.0]]})
-    with pytest.raises(TypeError, match="cannot be made an array: no array of mine"):
+    with pytest.raises(TypeError, match="cannot be converted to an array: no array of mine"):
         pg.Dataset({"x": Broken()})
     with pytest.raises(TypeError, match=r"a single torch\.float64 of shape \(\)"):
         pg.Dataset({"x": 3.0})

@@ -264,7 +264,8 @@ PLAIN = {
     "Bernoulli", "Categorical", "Normal", "Poisson", "Variable", "Conditional", "MLP", "ConvDecoder",
     "ConvEncoder", "Dataset", "Splits", "FitResult", "FewLabels", "FormulaError", "RunError", "Run",
     "Score", "CaptureWarning", "UnreliableEstimateWarning", "PrecisionWarning", "calibration_error", "table", "load",
-    "declare", "load_pair", "register_family", "register_model", "Field", "Source", "register_source",
+    "declare", "load_pair", "register_family", "register_model", "register_objective", "Objective", "Player", "PointMass", "ImplicitModel",
+    "Adversarial", "Reconstruction", "plots.metric_curves", "Field", "Source", "register_source",
     "models", "plots", "plots.confusion", "plots.errors", "plots.images",
     "plots.learning_curve", "plots.page_style", "plots.reliability", "plots.importance_weights",
 }  # fmt: skip

@@ -51,7 +51,7 @@ def test_labels_of_all_kinds(names: list[Any], marker: Any, iris: Any) -> None:
 def test_a_number_among_texts_is_not_a_text(iris: Any) -> None:
     x, _, known = iris
     texts = [["a", "b", "c"][code] if code >= 0 else "-1" for code in known]
-    with pytest.raises(ValueError, match=r"text, '-1' among them, but unlabelled=-1 is no text"):
+    with pytest.raises(ValueError, match=r"text, '-1' among them, but unlabelled=-1 is a number"):
         quick().fit(x, texts)
     mixed: Any = [["a", "b", "c"][code] if code >= 0 else -1 for code in known]
     assert quick(num_epochs=1).fit(x, mixed).classes_.tolist() == ["a", "b", "c"]

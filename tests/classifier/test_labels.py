@@ -60,25 +60,25 @@ def test_text_is_a_class_by_its_characters(name: str, tmp_path: Path) -> None:
 
 def test_what_may_have_been_meant_otherwise_is_said(tmp_path: Path) -> None:
     for labels, words in (
-        (["1", "1.0", "2"], "'1' and '1.0' of t.csv are one number"),
+        (["1", "1.0", "2"], "'1' and '1.0' of t.csv are the same number"),
         (["1", "2", "NA"], "'NA' is a class among the labels"),
     ):
         with pytest.warns(UserWarning, match=words):
             table(tmp_path / "t.csv", labels)
     np.savez(tmp_path / "t.npz", x=np.ones((3, 2)), y=np.array(["a", "a ", "b"]))
-    with pytest.warns(UserWarning, match="differ by blanks"):
+    with pytest.warns(UserWarning, match="differ only in spaces"):
         pg.load(tmp_path / "t.npz", split=(0, 0))
 
 
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (np.array([0, 1, np.inf]), "hold inf, which is no class"),
-        (np.array([0, 1, 1e300]), r"hold 1e\+300, where float64 leaves"),
-        (np.array([0, 1, 2**24], np.float32), "where float32 leaves"),
+        (np.array([0, 1, np.inf]), "hold inf, which cannot be a class"),
+        (np.array([0, 1, 1e300]), r"hold 1e\+300, where float64 cannot represent"),
+        (np.array([0, 1, 2**24], np.float32), "where float32 cannot represent"),
         (np.array([0, 1j, 2]), "must be whole numbers or text"),
-        (np.array(["0", "1", "inf"]), "hold 'inf', which is no class"),
-        (np.array([b"a", b"b", b"\xff"]), "no ASCII text"),
+        (np.array(["0", "1", "inf"]), "hold 'inf', which cannot be a class"),
+        (np.array([b"a", b"b", b"\xff"]), "not ASCII text"),
         (np.zeros(3, [("a", int)]), "must be whole numbers or text"),
     ],
 )
@@ -121,10 +121,10 @@ def test_the_classifier_keeps_classes_apart(y: Any, unlabelled: Any, kinds: list
     [
         ([1e300, 1.0, -1.0, 0.0], "1e\\+300, which is no class"),
         ([np.inf, 1.0, -1.0, 0.0], "y holds inf, which is no class"),
-        (np.array([2**24, 3, -1, 2**24], np.float32), "float32 leaves whole numbers out"),
-        ([True, 1, 0, -1], "mix truth values and numbers"),
+        (np.array([2**24, 3, -1, 2**24], np.float32), "float32 cannot represent all integers"),
+        ([True, 1, 0, -1], "mix booleans and numbers"),
         (["a", "a\x00", "b", "b"], "would become 'a'"),
-        ([[0], [1, 2], [1]], "one label a row"),
+        ([[0], [1, 2], [1]], "one label per row"),
         (np.ma.array([0, 1, 2, -1], mask=[False, False, True, False]), "masked array with 1 masked labels"),
     ],
 )  # fmt: skip

@@ -184,9 +184,9 @@ BAD: list[tuple[str, str]] = [
     ("train --p p(z)p(x|z --data digits", "Expected ')' to close p(x, but the formula ends.\n    p(z)p(x|z\n             ^"),
     ("train --p p(z)p(x|z) --q q(w|x) --var z=normal:2 --var x=normal --data digits", "q(w) infers a variable that the model has no factor for"),
     ("train --p p(z)p(x|z) --var z=normal:2 --var x=normal --data digits", "Nothing infers 'z'"),
-    ("train --p p(z|x)p(x|z) --var z=normal:2 --var x=normal --data digits", "run in a circle"),
+    ("train --p p(z|x)p(x|z) --var z=normal:2 --var x=normal --data digits", "form a cycle"),
     ("train --p p(x)p(x) --var x=normal --data digits", "'x' has two factors"),
-    ("train --p p(x) --var x=normal --var w=normal:2 --data digits", "w=Normal(2) stands in no factor"),
+    ("train --p p(x) --var x=normal --var w=normal:2 --data digits", "w=Normal(2) is in no factor"),
     ("train my.py:build --data digits", "There is no file"),
     ("train my.py --data digits", "written file:builder"),
     ("train vae --data digits --epochs 0", "num_epochs must be an int of at least 1, got 0"),
@@ -206,8 +206,8 @@ BAD: list[tuple[str, str]] = [
     ("train vae --data digits --binarize yes", "--binarize must be dynamic or static"),
     ("train vae --data digits --binarize static --dequantize", "exclude each other"),
     ("train vae --data digits --split 1", "--split must be two numbers"),
-    ("train vae --data digits --split inf,0", "split must be counts or shares from 0"),
-    ("train vae --data digits --split nan,0", "split must be counts or shares from 0"),
+    ("train vae --data digits --split inf,0", "split must be counts, or fractions from 0 to 1"),
+    ("train vae --data digits --split nan,0", "split must be counts, or fractions from 0 to 1"),
     ("train vae --data digits --particles 99999999999999999999", "Error: "),
     ("train vae --data digits --var z=normal:999999999x999999999x999999999", "out of memory"),
     ("train vae --data digits --hidden 99999999999999999999", "Error: "),
@@ -413,7 +413,7 @@ def test_one_guide_for_all_data_is_said_by_an_option(
 ) -> None:
     refused = probgen(*REGRESSION)
     assert refused.status == 2 and not Path("r").exists()
-    assert "No data inform w: --q gives one guide" in refused.err and "--local" in refused.err
+    assert "The guide of w depends on no data" in refused.err and "--local" in refused.err
     assert "declare" not in refused.err and "class" not in refused.err
     assert not [w for w in recwarn if "declare" in str(w.message)]
     done = probgen(*REGRESSION, "--local", "--name", "Mixture")

@@ -257,7 +257,7 @@ def test_guide_and_model_must_agree_on_the_classes() -> None:
 
 def test_pyros_objectives_on_classes_summed_in_the_model() -> None:
     """TraceEnum_ELBO sums as we do; those that would draw the class from its prior are refused."""
-    from probgen.inference.objectives.elbo import as_objective
+    from probgen.inference.objectives.registry import as_objective
 
     pair, x = pairs.mixture(), {"x": torch.randn(5, pairs.X)}
     ours = pg.ELBO()(pair, x).mean()

@@ -103,7 +103,7 @@ def test_run_directories_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe",
+    "description",
     [
         {"kind": "library", "class": "os.system", "arguments": {"command": "false"}},
         {"kind": "library", "class": "__builtins__", "arguments": {}},
@@ -116,11 +116,15 @@ def test_run_directories_that_cannot_be_read(tmp_path: Path) -> None:
          "hidden": [], "activation": {"activation": "__class__"}, "own": {}},
         {"kind": "declared", "p": "p(x)", "q": "", "variables": {"x": "normal:6"}, "hidden": [],
          "activation": {"activation": "Tanh"}, "own": {"p_x": {"network": "exec", "settings": {}}}},
+        {"kind": "registered", "name": "os", "class": "os.system", "arguments": {"command": "false"}},
+        {"kind": "registered", "name": "vae", "class": "os.system", "arguments": {}},
     ],
 )  # fmt: skip
-def test_recipes_name_nothing_but_models(recipe: Any, tmp_path: Path) -> None:
-    forged(small_run(tmp_path / "run"), tmp_path / "forged", model=recipe)
-    with pytest.raises(pg.RunError, match="recipe of the model"):
+def test_descriptions_name_nothing_but_models(description: Any, tmp_path: Path) -> None:
+    forged(small_run(tmp_path / "run"), tmp_path / "forged", model=description)
+    with pytest.raises(
+        pg.RunError, match=r"cannot be built from its description|of an unknown kind"
+    ):
         pg.load_run(tmp_path / "forged")
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from probgen.basics.randomness import fixed_seed, random_state, set_random_state
 from probgen.basics.settings import capturing, quiet_pyro, same_environment
 from probgen.inference.compute.inductor import compiled, has_compiler
-from probgen.pair import LatentVariableModel
 
 Tensors = Mapping[str, Tensor]
-Function = Callable[[Tensors, Tensors, Tensors], Tensor]
-"""Of values and masks by variable name, and of further tensors: what one step computes."""
+Function = Callable[[Tensors, Tensors, Tensors], Tensor | tuple[Tensor, Tensors]]
+"""Of values and masks by variable name, and of further tensors: what one step computes.
+
+Either a tensor alone, or a tensor and metrics, scalars by name, which take no part in gradients.
+"""
 
 TOLERANCE = {"float64": 1e-8, "float32": 1e-3, "bf16": 2e-2}
 """How far gradients of a graph may lie off, of their norm; values a tenth of it."""
@@ -50,25 +52,35 @@ def check_compile(compile: bool | str, owner: str) -> None:
 
 
 class Captured:
-    """A function of batches, with the gradients of the pair's parameters if asked for.
+    """A function of batches, with gradients of parameters if asked for.
+
+    Attributes:
+        metrics: those of the last call.
 
     Args:
-        pair: whose parameters and buffers the function depends on.
+        pair: the module whose parameters and buffers the function depends on, with a `name`.
         function: what a step computes; with gradients a scalar.
         gradients: leave the gradient of each parameter in `.grad`.
         capture: make graphs; otherwise every call runs the function as written.
         precision: `"float32"`, `"float64"` or `"bf16"`, for the tolerance of the comparison.
         owner: the function that messages name.
+        parameters: those whose gradients are computed, by default all that require one. The others
+            are constants in the step, and their gradients stay as they were.
     """
 
     def __init__(
-        self, pair: LatentVariableModel, function: Function, *, gradients: bool, capture: bool,
-        precision: str, owner: str,
+        self, pair: Any, function: Function, *, gradients: bool, capture: bool, precision: str,
+        owner: str, parameters: Sequence[nn.Parameter] | None = None,
     ) -> None:  # fmt: skip
         self.pair, self.function, self.gradients = pair, function, gradients
         self.capture, self.owner = capture, owner
         self.tolerance = TOLERANCE[precision]
-        self.parameters = [p for p in pair.parameters() if p.requires_grad]
+        learnable = [(name, p) for name, p in pair.named_parameters() if p.requires_grad]
+        own = {id(p) for _, p in learnable} if parameters is None else {id(p) for p in parameters}
+        self._own = [(name, p) for name, p in learnable if id(p) in own]
+        self._others = [(name, p) for name, p in learnable if id(p) not in own]
+        self.parameters = [p for _, p in self._own]
+        self.metrics: dict[str, Tensor] = {}
         self.buffers = list(pair.buffers())
         self._graphs: dict[Any, _Graph] = {}
 
@@ -110,12 +122,25 @@ class Captured:
 
     def as_written(self, values: Tensors, masks: Tensors, further: Tensors) -> Tensor:
         """The same without a graph."""
-        value = self.function(values, masks, further)
-        if self.gradients:
-            for parameter in self.parameters:
-                parameter.grad = None
-            value.backward()
+        with self._others_constant():
+            value, metrics = _with_metrics(self.function(values, masks, further))
+            if self.gradients:
+                for parameter in self.parameters:
+                    parameter.grad = None
+                value.backward()
+        self.metrics = {name: metric.detach() for name, metric in metrics.items()}
         return value.detach()
+
+    @contextmanager
+    def _others_constant(self) -> Iterator[None]:
+        """Without gradients of the other parameters, so that nothing is computed for them."""
+        try:
+            for _, parameter in self._others:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for _, parameter in self._others:
+                parameter.requires_grad_(True)
 
     def _key(self, parts: Sequence[Tensors]) -> Any:
         return (
@@ -126,8 +151,9 @@ class Captured:
     def _run(self, graph: _Graph, parts: Sequence[Tensors]) -> Tensor:
         # The gradients of the step before are kept until now: new ones get fresh memory while they
         # live, and theirs the time after, so that nothing goes back to the system and out again.
-        value, *gradients = graph.run(*self._inputs(parts))
-        for parameter, gradient in zip(graph.reached, gradients, strict=True):
+        value, *rest = graph.run(*self._inputs(parts))
+        self.metrics = dict(zip(graph.metrics, rest, strict=False))
+        for parameter, gradient in zip(graph.reached, rest[len(graph.metrics) :], strict=True):
             parameter.grad = gradient
         return value
 
@@ -143,43 +169,49 @@ class Captured:
         return self.as_written(*parts)
 
     def _inputs(self, parts: Sequence[Tensors]) -> list[Tensor]:
-        tensors = [p.data for p in self.parameters]
+        tensors = [p.data for _, p in (*self._own, *self._others)]
         tensors += self.buffers
         return [*tensors, *(t.contiguous() for part in parts for t in part.values())]
 
     def _make(self, parts: Sequence[Tensors]) -> _Graph:
         step = _Step(self.pair, self.function)
-        names = [f"pair.{n}" for n, p in self.pair.named_parameters() if p.requires_grad]
-        rest = [f"pair.{name}" for name, _ in self.pair.named_buffers()]
+        names = [f"pair.{name}" for name, _ in self._own]
+        rest = [f"pair.{name}" for name, _ in (*self._others, *self.pair.named_buffers())]
         reached: list[nn.Parameter] = []
+        metric_names: list[str] = []
 
         def flat(*tensors: Tensor) -> list[Tensor]:
             inputs = iter(tensors)
             weights = [next(inputs).detach().requires_grad_(self.gradients) for _ in names]
             state = dict(zip(names, weights, strict=True)) | {name: next(inputs) for name in rest}
             given = tuple({name: next(inputs) for name in part} for part in parts)
-            value = torch.func.functional_call(step, state, given)
+            value, metrics = _with_metrics(torch.func.functional_call(step, state, given))
+            metric_names[:] = metrics
+            detached = [metric.detach() for metric in metrics.values()]
             if not self.gradients:
-                return [value]
+                return [value, *detached]
             found = torch.autograd.grad(value, weights, allow_unused=True)
             reached[:] = [p for p, g in zip(self.parameters, found, strict=True) if g is not None]
-            return [value.detach(), *(g.contiguous() for g in found if g is not None)]
+            return [value.detach(), *detached, *(g.contiguous() for g in found if g is not None)]
 
         inputs = self._inputs(parts)
         device = inputs[0].device if inputs else torch.device("cpu")
         graph = trace([t.clone() for t in inputs], flat, device, self.gradients)
-        return _Graph(compiled(graph, inputs) if has_compiler(device) else graph, list(reached))
+        run = compiled(graph, inputs) if has_compiler(device) else graph
+        return _Graph(run, list(reached), list(metric_names))
 
     def _disagreement(self, graph: _Graph, parts: Sequence[Tensors]) -> str:
         """Nothing, or in words how graph and function differ on the same noise."""
         device = next(t for part in parts for t in part.values()).device
         before, kept = random_state(device), [b.clone() for b in self.buffers]
+        metrics: list[Tensors] = []
 
         def outcome(run: Callable[[], Tensor]) -> list[Tensor]:
             set_random_state(before, device)
             for buffer, value in zip(self.buffers, kept, strict=True):
                 buffer.copy_(value)
             found = [run(), *(p.grad for p in self.parameters if self.gradients)]
+            metrics.append(self.metrics)
             found += [b.to(torch.float64, copy=True) for b in self.buffers]
             zero = torch.zeros((), device=device)
             return [zero if t is None else t.detach() for t in found]
@@ -198,6 +230,10 @@ class Captured:
             buffer.copy_(value)
         if self.gradients and not bool(written[0].isfinite()):
             return ""  # nothing to compare; whoever reads the loss says why
+        for name, metric in metrics[0].items():
+            reason = difference([metric], [metrics[1][name]], self.tolerance)
+            if reason:
+                return reason.replace("the value", f"the metric {name}", 1)
         return difference(written, captured, self.tolerance)
 
 
@@ -228,21 +264,27 @@ def _norm(tensor: Tensor) -> float:
 
 
 class _Graph:
-    """A captured graph, the parameters that its gradients are of, and the checks that are left."""
+    """A captured graph, the metrics and gradients that it returns, and the checks that are left."""
 
-    def __init__(self, run: Callable[..., Any], reached: list[nn.Parameter]) -> None:
-        self.run, self.reached, self.checks = run, reached, CHECKS
+    def __init__(
+        self, run: Callable[..., Any], reached: list[nn.Parameter], metrics: list[str]
+    ) -> None:
+        self.run, self.reached, self.metrics, self.checks = run, reached, metrics, CHECKS
+
+
+def _with_metrics(found: Tensor | tuple[Tensor, Tensors]) -> tuple[Tensor, Tensors]:
+    return found if isinstance(found, tuple) else (found, {})
 
 
 class _Step(nn.Module):
     """Holds the pair so that its tensors can be exchanged for a call."""
 
-    def __init__(self, pair: LatentVariableModel, function: Function) -> None:
+    def __init__(self, pair: Any, function: Function) -> None:
         super().__init__()
         self.pair, self.function = pair, function
         self.training = pair.training
 
-    def forward(self, *parts: Tensors) -> Tensor:
+    def forward(self, *parts: Tensors) -> Tensor | tuple[Tensor, Tensors]:
         return self.function(*parts)
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from probgen.basics.randomness import random_state, set_random_state
 from probgen.inference.compute.capture import Captured, CaptureWarning, Tensors, difference, words
-from probgen.inference.training.batches import Resident
 
 Settings = list[dict[str, Any]]
 
@@ -31,7 +30,8 @@ class Replay:
     of its own would not be replayed.
 
     Args:
-        source: the data; every batch taken is a whole one.
+        batch: values and masks of rows of the data, given a tensor of their numbers.
+        size: rows of every batch.
         step: the captured loss, with a graph of such batches that has passed its checks.
         optimizer: with a state from at least one step.
         further: what else the loss takes.
@@ -41,15 +41,19 @@ class Replay:
     """
 
     def __init__(
-        self, source: Resident, step: Captured, optimizer: torch.optim.Optimizer, further: Tensors
-    ) -> None:
-        self.source, self.step, self.optimizer = source, step, optimizer
+        self, batch: Callable[[Tensor], tuple[Tensors, Tensors]], size: int, step: Captured,
+        optimizer: torch.optim.Optimizer, further: Tensors,
+    ) -> None:  # fmt: skip
+        self.batch, self.size, self.step, self.optimizer = batch, size, step, optimizer
         self.device = step.parameters[0].device
-        self.rows = torch.arange(source.size, device=self.device)
+        self.rows = torch.arange(size, device=self.device)
         self.further = {name: tensor.clone() for name, tensor in further.items()}
         self.rates = [torch.zeros((), device=self.device) for _ in optimizer.param_groups]
         self.loss = torch.zeros((), dtype=step.parameters[0].dtype, device=self.device)
         self.total = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.metrics = {
+            name: torch.zeros((), dtype=torch.float64, device=self.device) for name in step.metrics
+        }
         self.count, self.unchecked = 0, True
         self.whole = _can_be_recorded(optimizer)
         self._settings = _settings(optimizer)
@@ -84,17 +88,22 @@ class Replay:
             self.optimizer.step()
         self.count += 1
 
-    def taken(self) -> tuple[Tensor, int]:
-        """The average loss of the steps since this was last asked, and their number of data."""
-        mean, count = (self.total / max(1, self.count)), self.count * self.source.size
-        self.total.zero_()
+    def taken(self) -> tuple[Tensor, dict[str, Tensor], int]:
+        """Average loss and metrics of the steps since this was last asked, and their number of data."""
+        steps, count = max(1, self.count), self.count * self.size
+        mean = self.total / steps
+        metrics = {name: total / steps for name, total in self.metrics.items()}
+        for total in (self.total, *self.metrics.values()):
+            total.zero_()
         self.count = 0
-        return mean, count
+        return mean, metrics, count
 
     def _step(self) -> None:
-        values, masks = self.source.batch(self.rows)
+        values, masks = self.batch(self.rows)
         self.loss.copy_(self.step.run(values, masks, self.further))
         self.total.add_(self.loss)
+        for name, total in self.metrics.items():
+            total.add_(self.step.metrics[name])
         if self.whole:
             with _rates_as_tensors(self.optimizer, self.rates):
                 self.optimizer.step()
@@ -109,14 +118,15 @@ class Replay:
         tensors = [*self.step.parameters, *self.step.buffers]
         kept = [tensor.detach().clone() for tensor in tensors]
         optimizer = copy.deepcopy(self.optimizer.state_dict())
-        total = self.total.clone()
+        totals = [self.total, *self.metrics.values()]
+        totals_before = [total.clone() for total in totals]
 
         def put_back() -> None:
             with torch.no_grad():
                 for tensor, before in zip(tensors, kept, strict=True):
                     tensor.copy_(before)
 
-        values, masks = self.source.batch(rows)
+        values, masks = self.batch(rows)
         written = self.outcome(self.step.as_written(values, masks, self.further), None)
         put_back()
         set_random_state(state, self.device)
@@ -128,7 +138,8 @@ class Replay:
             if reason and bool(written[0].isfinite()):
                 put_back()
                 self.optimizer.load_state_dict(optimizer)
-                self.total.copy_(total)
+                for total, before in zip(totals, totals_before, strict=True):
+                    total.copy_(before)
                 set_random_state(state, self.device)
                 raise DisagreementError(reason)
 

@@ -1,4 +1,4 @@
-"""The objective of few labels where the shares of the classes are learned too."""
+"""The semi-supervised objective with a prior on the shares of the classes, which are learned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from probgen.inference.objectives.semisupervised import SemiSupervised
 from probgen.pair import LatentVariableModel
 
 CONCENTRATION = 2.0
-"""Of the Dirichlet prior, for each class: as if one further row of each had been seen."""
+"""Of the Dirichlet prior, for each class: 2 acts as one further row of each class."""
 
 
 class LearnedClassShares(SemiSupervised):
@@ -19,17 +19,18 @@ class LearnedClassShares(SemiSupervised):
 
     $$\mathcal J + \frac{c - 1}{N} \sum_k \log \pi_k$$
 
-    N is the number of data and c the concentration for each class. Whatever the rest of the pair, the
-    objective is then largest at
+    N is the number of data and c the concentration for each class. For every value of the other
+    parameters the objective is largest at
 
     $$\pi_k = \frac{n_k + \sum_{i\,\text{unlabelled}} q(y = k \mid x_i) + c - 1}{N + K (c - 1)}$$
 
-    with n_k the labelled rows of class k: the shares of the classes among all rows, each unlabelled one
-    divided by the classifier. So labels may be drawn class by class, whose counts alone would say nothing
-    of the shares; and no class is given up, since π_k stays above (c − 1) / (N + K (c − 1)).
+    with n_k the number of labelled rows of class k and K the number of classes. These are the shares of
+    the classes among all rows, where each unlabelled row is divided among the classes by the classifier.
+    So the rows to be labelled may be chosen class by class, in which case their counts alone say nothing
+    about the shares. No class vanishes, since π_k stays above (c − 1) / (N + K (c − 1)).
 
     Args:
-        num_data: N, all data of the fit.
+        num_data: N, the number of data of the fit.
         concentration: c, above 1.
         **settings: of `SemiSupervised`.
 
@@ -51,7 +52,7 @@ class LearnedClassShares(SemiSupervised):
     def __call__(
         self, pair: LatentVariableModel, data: Mapping[str, Tensor], **further: Any
     ) -> Tensor:
-        """A value for each datum, as `SemiSupervised`; the prior is the same number in each."""
+        """The value of each datum, as `SemiSupervised`; the prior adds the same number to each."""
         logits = pair.factors("p")[self.label]().logits
         log_prior = (self.concentration - 1) / self.num_data * logits.log_softmax(-1).sum()
         return super().__call__(pair, data, **further) + log_prior

@@ -1,6 +1,6 @@
-r"""Objectives: the evidence lower bound of any pair, per datum, from traces.
+r"""The evidence lower bound of any pair, per datum, from one pass of guide and model.
 
-Every objective returns one number a datum, in nats, larger is better. Discrete scalars are summed
+Values are in nats per datum, and larger is better. Discrete scalars are summed
 out exactly: with weights q(y | ...) where the guide has a factor for them, inside the logarithm
 where it has none.
 """
@@ -8,42 +8,21 @@ where it has none.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
-import pyro.infer
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from probgen.basics.checks import as_count
+from probgen.implicit import check_pair
 from probgen.inference.expectations import class_log_weight, guide_average
-from probgen.inference.objectives.pyro_objective import PyroObjective
+from probgen.inference.objectives.base import Objective
 from probgen.inference.traces import PairTrace, trace_pair
 from probgen.pair import LatentVariableModel
 
 
-class Objective(Protocol):
-    """What `fit` maximizes: the average over data of what a call returns.
-
-    A call takes the pair, a batch by variable name, boolean masks of partly observed variables
-    and the weight of the KL terms, and returns shape `(batch,)`. Numbers that it takes of all the data
-    come from a method `constants(dataset)`, by the names of keywords of the call that may be left out;
-    `fit` asks for those of the training data and, to validate, for those of the validation data. An
-    objective of batches that are composed otherwise than the data has a method `unstratified()`: the
-    same objective of blocks of data as they come, for the validation.
-    """
-
-    def __call__(
-        self,
-        pair: LatentVariableModel,
-        data: Mapping[str, Tensor],
-        *,
-        observed: Mapping[str, Tensor] | None = None,
-        kl_weight: Tensor | None = None,
-    ) -> Tensor: ...
-
-
-class ELBO:
+class ELBO(Objective):
     r"""The evidence lower bound, $E_q[\log p(x, z) - \log q(z | x)]$, for each datum.
 
     With the defaults its value and gradient are those of Pyro's `Trace_ELBO` (and, where a
@@ -71,6 +50,9 @@ class ELBO:
         >>> pg.ELBO()(pair, {"x": torch.ones(1, 2)})
         tensor([-1.3863])
     """
+
+    quantity = "ELBO"
+    is_bound = True
 
     def __init__(
         self, num_particles: int = 1, *, analytic_kl: bool = False, warmup_epochs: int = 0
@@ -102,6 +84,7 @@ class ELBO:
             observed: boolean masks `(batch,)` of partly observed variables.
             kl_weight: a scalar tensor that multiplies the KL terms; `None` is one.
         """
+        check_pair(pair, "ELBO")
         trace = trace_pair(pair, data, num_particles=self.num_particles, observed=observed)
         bound = elbo(trace, analytic_kl=self.analytic_kl, kl_weight=kl_weight)
         return bound.expand(trace.num_data)
@@ -113,7 +96,11 @@ def elbo(trace: PairTrace, *, analytic_kl: bool = False, kl_weight: Tensor | Non
     For summed variables $y$ with a guide factor it is
     $\sum_y q(y | \cdot)\,[\log p - \log q]$, for those without $\log \sum_y p$. The gradient is that of
     `guide_average`.
+
+    Raises:
+        ValueError: the guide has a point mass.
     """
+    trace.check_densities()
     latent, likelihood = _latent_terms(trace, analytic_kl)
     joint = _sum_in_model(trace, likelihood, latent, kl_weight)
     for name in trace.guide_sums:
@@ -132,7 +119,11 @@ def log_importance_weights(trace: PairTrace) -> Tensor:
 
     Returns:
         Shape `(particles, data)`, in nats.
+
+    Raises:
+        ValueError: the guide has a point mass.
     """
+    trace.check_densities()
     total: Tensor | None = None
     for log_p in trace.log_p.values():
         total = log_p if total is None else total + log_p
@@ -238,68 +229,4 @@ def _folds(fn: Any) -> bool:
     return False
 
 
-def values_of(
-    objective: Objective, pair: LatentVariableModel, values: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor], further: Mapping[str, Tensor],
-) -> Tensor:  # fmt: skip
-    """What an objective returns of a batch, held to what it promises: a number for each datum.
-
-    Raises:
-        TypeError: it returns no tensor of floating-point numbers.
-        ValueError: of another shape, or without a gradient where one is asked for.
-    """
-    found: Any = objective(pair, values, observed=masks, **further)
-    owner, size = f"fit: the objective {name_of(objective)}", pair.batch_size(**values)
-    if not isinstance(found, Tensor) or not found.is_floating_point():
-        got = f"a tensor of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
-        raise TypeError(
-            f"{owner} must return a tensor of floating-point numbers, one a datum, got {got}."
-        )
-    if found.shape != (size,):
-        raise ValueError(
-            f"{owner} must return one value a datum, shape ({size},) for a batch of {size}, got shape "
-            f"{tuple(found.shape)}. fit takes the average over the batch itself."
-        )
-    if torch.is_grad_enabled() and not found.requires_grad:
-        raise ValueError(
-            f"{owner} returned values without a gradient, so nothing can be learned from them. Compute "
-            "them in torch from parameters that are not frozen, without detach(), item(), numpy() or "
-            "torch.no_grad()."
-        )
-    return found
-
-
-def name_of(objective: Objective) -> str:
-    """An objective in a message."""
-    return getattr(objective, "__qualname__", type(objective).__qualname__)
-
-
-def as_objective(objective: str | Objective | Any) -> Objective:
-    """`"elbo"`, `"analytic-kl"`, an `ELBO`, one of Pyro's ELBO objects, or a callable like them.
-
-    Raises:
-        ValueError: an unknown word.
-        TypeError: anything else.
-    """
-    if objective == "elbo":
-        return ELBO()
-    if objective == "analytic-kl":
-        return ELBO(analytic_kl=True)
-    if isinstance(objective, pyro.infer.ELBO):
-        if not hasattr(objective, "differentiable_loss"):
-            raise TypeError(
-                f"objective: {type(objective).__name__} has no differentiable_loss; use Trace_ELBO, "
-                "TraceMeanField_ELBO, TraceEnum_ELBO or pg.ELBO(...)."
-            )
-        return PyroObjective(objective)
-    if isinstance(objective, str):
-        raise ValueError(
-            f'objective={objective!r} is unknown; use "elbo", "analytic-kl", pg.ELBO(...) '
-            "or one of Pyro's ELBO objects."
-        )
-    if isinstance(objective, type) or not callable(objective):
-        raise TypeError(
-            'objective must be "elbo", "analytic-kl", pg.ELBO(...), one of Pyro\'s ELBO objects '
-            f"or a callable that returns a value a datum, got {objective!r}."
-        )
-    return objective
+OBJECTIVE = ELBO

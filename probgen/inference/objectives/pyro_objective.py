@@ -9,16 +9,21 @@ import pyro.infer
 from pyro import poutine
 from torch import Tensor
 
+from probgen.inference.objectives.base import Objective
 from probgen.inference.traces import Site
 from probgen.pair import LatentVariableModel
+from probgen.point_mass import is_point_mass
 from probgen.structure import sample_sites
 
 
-class PyroObjective:
+class PyroObjective(Objective):
     """One of Pyro's own ELBO objects as an objective: `pg.fit(..., objective=Trace_ELBO())`.
 
     Pyro returns the sum over the batch, so every datum is given the batch's average.
     """
+
+    quantity = "ELBO"
+    is_bound = True
 
     def __init__(self, loss: Any) -> None:
         self.loss = loss
@@ -68,6 +73,12 @@ class PyroObjective:
     ) -> None:
         """What Pyro itself checks only where its validation is on, which it is not in a fit."""
         kind = type(self.loss).__name__
+        points = [name for name, site in guide.items() if is_point_mass(site["fn"])]
+        if points:
+            raise ValueError(
+                f"{kind}: the guide of {pair.name} puts a point mass on {', '.join(points)}, so there is "
+                'no ELBO; use objective="reconstruction".'
+            )
         auxiliary = [name for name in guide if name not in model]
         if auxiliary:
             raise ValueError(

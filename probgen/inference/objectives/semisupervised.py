@@ -11,11 +11,10 @@ from torch import Tensor
 
 from probgen.basics.checks import as_count
 from probgen.data.dataset import Dataset
-from probgen.inference.compute.processes import Group
 from probgen.inference.expectations import guide_average
+from probgen.inference.objectives.base import Composition
 from probgen.inference.objectives.elbo import ELBO, elbo
 from probgen.inference.traces import PairTrace, trace_pair
-from probgen.inference.training.batches import Resident, Stratified
 from probgen.pair import LatentVariableModel
 
 
@@ -52,6 +51,9 @@ class SemiSupervised(ELBO):
         Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
         models", eq. 8 and 9.
     """
+
+    quantity = "objective"
+    is_bound = False
 
     def __init__(
         self, label: str = "y", *, alpha: float = 0.1, num_particles: int = 1,
@@ -136,7 +138,7 @@ class SemiSupervised(ELBO):
             value = value + self.alpha * labelled * class_log_prob(trace, self.label)
         return value
 
-    def unstratified(self) -> SemiSupervised:
+    def for_validation(self) -> SemiSupervised:
         """The same objective of blocks of data as they come, which `fit` validates by."""
         same = copy.copy(self)
         same.labelled_batch = same.labelled_share = None
@@ -149,13 +151,23 @@ class SemiSupervised(ELBO):
         mask = (data.observed or {}).get(self.label)
         return {"labelled_share": 1.0 if mask is None else float(mask.double().mean())}
 
-    def batches(self, data: Dataset, batch_size: int, group: Group | None) -> Resident:
-        """Batches of `fit`, with as many labelled data as was asked for.
+    def composition(self, data: Dataset, batch_size: int) -> Composition | None:
+        """As many labelled rows in each batch as was asked for, where not all rows are labelled."""
+        mask = (data.observed or {}).get(self.label)
+        if self.labelled_batch is None or mask is None or bool(mask.all()):
+            return None
+        return Composition(self.label, self.labelled_batch)
+
+    def check_data(self, data: Dataset) -> None:
+        """The training data must have labels.
 
         Raises:
-            ValueError: no labels among the data, or fewer than a batch is to have.
+            ValueError: no labels among the data.
+
+        Warns:
+            UserWarning: all rows are labelled.
         """
-        self.check(data, "the data")
+        self._check_label(data, "the data")
         mask = (data.observed or {}).get(self.label)
         if mask is None or bool(mask.all()):
             warnings.warn(
@@ -167,9 +179,6 @@ class SemiSupervised(ELBO):
                 f"SemiSupervised: {self.label} is known for none of the data, so there is no classifier "
                 "to train. Give some labels, or use pg.ELBO."
             )
-        elif self.labelled_batch is not None:
-            return Stratified(data, batch_size, self.label, self.labelled_batch, group)
-        return Resident(data, batch_size, group=group)
 
     def check_stream(self) -> None:
         """An iterable of batches composes them itself, and cannot be counted beforehand.
@@ -195,7 +204,7 @@ class SemiSupervised(ELBO):
         Raises:
             ValueError: it is not.
         """
-        self.check(data, "the validation data")
+        self._check_label(data, "the validation data")
         mask = (data.observed or {}).get(self.label)
         if mask is not None and not bool(mask.any()):
             warnings.warn(
@@ -204,7 +213,7 @@ class SemiSupervised(ELBO):
                 stacklevel=2,
             )
 
-    def check(self, data: Dataset, what: str) -> None:
+    def _check_label(self, data: Dataset, what: str) -> None:
         """The class must be among the data.
 
         Raises:
@@ -235,3 +244,6 @@ def class_log_prob(trace: PairTrace, label: str) -> Tensor:
     log_q = log_q.sum(trace.guide_sums[label], keepdim=True)
     log_q = guide_average(trace, log_q, before=label)
     return log_q.reshape(-1, log_q.shape[-1]).mean(0)
+
+
+OBJECTIVE = SemiSupervised

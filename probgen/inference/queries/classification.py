@@ -1,4 +1,4 @@
-"""What a guide's classifier says: class probabilities, and how far they can be believed."""
+"""Class probabilities of a guide's classifier, and whether they are calibrated."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
 from probgen.basics.tensors import refuse_masked
 from probgen.data.dataset import Dataset
+from probgen.implicit import check_pair
 from probgen.inference.compute.devices import as_device, placed
 from probgen.inference.expectations import guide_average
 from probgen.inference.inputs import prepare
@@ -24,7 +25,7 @@ from probgen.inference.traces import trace_guide
 from probgen.pair import LatentVariableModel
 
 ROWS = 10_000
-"""Data times draws in a pass of the classifier."""
+"""Number of data times number of draws that the classifier processes at once."""
 
 
 @one_at_a_time
@@ -38,16 +39,16 @@ def class_probabilities(
     seed: int = 0,
     device: str | torch.device = "auto",
 ) -> Tensor:
-    r"""The classifier of a guide: the average of $q(y | \cdot)$ over draws of what stands before y.
+    r"""Class probabilities: the average of $q(y | \cdot)$ over draws of the latents on which it depends.
 
     Args:
         pair: the pair; it is left as it was.
-        data: a Dataset, a dict of arrays by variable name, or one array; labels in it are left aside.
-        label: the class.
-        num_samples: draws a datum; one is enough, and taken, where nothing is drawn before y.
+        data: a Dataset, a dict of arrays by variable name, or one array; labels in it are ignored.
+        label: the name of the class variable.
+        num_samples: draws per datum; one is enough, and is used, where y depends on no latent.
         draws: `"iid"`, or `"rqmc"` for Gaussian latents and transformations of them: the same Sobol
-            points for every datum, as many as the 16 · 2^m nearest to `num_samples`, so that what is
-            said of a datum does not depend on the others.
+            points for every datum, so that the prediction for one datum does not depend on the
+            others; their number is the 16 · 2^m nearest to `num_samples`.
         seed: of the draws.
         device: `"auto"`, or a device as torch names it.
 
@@ -55,7 +56,7 @@ def class_probabilities(
         Shape `(data, classes)`, on the CPU.
 
     Raises:
-        ValueError: data that do not fit the pair, or a guide without a factor for the class.
+        ValueError: the data do not fit the pair, or the guide has no factor for the class.
 
     Example:
         >>> import torch, probgen as pg
@@ -68,8 +69,10 @@ def class_probabilities(
     num_samples = as_count(num_samples, "num_samples", owner)
     if draws not in ("iid", "rqmc"):
         raise ValueError(f'{owner}: draws must be "iid" or "rqmc", got {draws!r}.')
+    check_pair(pair, owner)
     no_classifier = ValueError(
-        f"{owner}: {pair.name} has no guide factor q({label} | ...), so it does not classify."
+        f"{owner}: {pair.name} has no guide factor q({label} | ...), so it does not classify. "
+        "Use a pair with one, such as pg.models.M2."
     )
     if pair.factors("q") and label not in pair.factors("q"):
         raise no_classifier
@@ -124,7 +127,7 @@ def calibration_error(probabilities: ArrayLike, y: ArrayLike, *, num_bins: int =
         From 0 (calibrated) to 1.
 
     Raises:
-        ValueError: shapes that do not fit, probabilities that do not sum to one, or no data.
+        ValueError: shapes that do not fit, probabilities that do not sum to one, or there are no data.
 
     References:
         Guo, Pleiss, Sun and Weinberger, 2017, "On calibration of modern neural networks", eq. 3.
@@ -134,14 +137,14 @@ def calibration_error(probabilities: ArrayLike, y: ArrayLike, *, num_bins: int =
         >>> round(pg.calibration_error([[0.9, 0.1], [0.9, 0.1]], [0, 1]), 3)
         0.4
     """
-    counts, confidence, right = calibration_bins(probabilities, y, num_bins)
-    return float(np.abs(right - confidence).sum() / counts.sum())
+    counts, confidence, correct = calibration_bins(probabilities, y, num_bins)
+    return float(np.abs(correct - confidence).sum() / counts.sum())
 
 
 def calibration_bins(
     probabilities: ArrayLike, y: ArrayLike, num_bins: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Number of data, sum of confidence and number of right ones in each bin of the confidence.
+    """Number of data, sum of the confidence and number of correct predictions, by bins of the confidence.
 
     Raises:
         ValueError: as `calibration_error`.
@@ -150,16 +153,19 @@ def calibration_bins(
     num_bins = as_count(num_bins, "num_bins", owner)
     for name, value in (("probabilities", probabilities), ("y", y)):
         refuse_masked(value, name, "calibration_error")
-    shown, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(y)
-    if shown.ndim != 2 or truth.shape != shown.shape[:1] or not len(truth):
+    predicted, true_codes = np.asarray(probabilities, dtype=np.float64), np.asarray(y)
+    if predicted.ndim != 2 or true_codes.shape != predicted.shape[:1] or not len(true_codes):
         raise ValueError(
-            f"{owner}: needs probabilities (data, classes) and as many classes y, got shapes "
-            f"{shown.shape} and {truth.shape}."
+            f"{owner}: needs probabilities of shape (data, classes) and as many true classes y, got shapes "
+            f"{predicted.shape} and {true_codes.shape}."
         )
-    if not (np.abs(shown.sum(1) - 1) < 1e-3).all():
-        raise ValueError(f"{owner}: each row of probabilities must sum to one.")
-    confidence, right = shown.max(1), shown.argmax(1) == truth
+    if not (np.abs(predicted.sum(1) - 1) < 1e-3).all():
+        raise ValueError(
+            f"{owner}: each row of probabilities must sum to one; normalize them first."
+        )
+    confidence, correct = predicted.max(1), predicted.argmax(1) == true_codes
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    weights = (None, confidence, right)
-    counts, sure, correct = (np.bincount(bins, weight, num_bins) for weight in weights)
-    return counts, sure, correct
+    counts, confidences, corrects = (
+        np.bincount(bins, weight, num_bins) for weight in (None, confidence, correct)
+    )
+    return counts, confidences, corrects

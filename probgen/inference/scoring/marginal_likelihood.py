@@ -14,6 +14,7 @@ from probgen.basics.memory import enough_memory
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
 from probgen.data.dataset import Dataset
+from probgen.implicit import check_pair
 from probgen.inference.compute.capture import check_compile
 from probgen.inference.compute.devices import as_device, as_dtype, placed, used_precision
 from probgen.inference.compute.processes import Group, check_not_launched, current_group
@@ -104,8 +105,7 @@ def log_marginal_likelihood(
         >>> abs(estimate.mean - exact.mean) < 4 * estimate.monte_carlo_error
         True
     """
-    if not isinstance(pair, LatentVariableModel):
-        raise TypeError(f"{OWNER}: expected a pair (pg.LatentVariableModel), got {pair!r}.")
+    check_pair(pair, OWNER)
     num_samples = as_count(num_samples, "num_samples", OWNER, least=2, most=MOST_SAMPLES)
     devices = as_count(devices, "devices", OWNER)
     seed = as_seed(seed, OWNER)
@@ -162,33 +162,24 @@ def _estimate(
     pair: LatentVariableModel, data: Dataset, device: torch.device, method: str,
     settings: ScoreSettings, devices: int, group: Group | None,
 ) -> Estimate:  # fmt: skip
-    """Compute the values here, or in several processes that share the data.
-
-    Args:
-        pair: on the device.
-        data: on the device, prepared.
-        device: where.
-        method: the name of the method.
-        settings: what the caller chose.
-        devices: how many processes to start.
-        group: the processes that a launcher such as torchrun started, with this one among them.
-    """
+    """Compute the values here, or in several processes that share the data."""
     chosen = METHODS.get(method)()
+    size = devices if group is None else group.size
+    too_few = len(data) < (2 if group is None else size)
+    if size == 1 or too_few or chosen.num_processes == "one":
+        estimate: Estimate = chosen.estimate(pair, data, device, settings)
+        return estimate
     arguments: dict[str, Any] = {"pair": pair, "data": data, "method": method, **asdict(settings)}
-    shared = chosen.num_processes == "many"
-    if shared and devices > 1 and len(data) > 1:
+    if group is None:
         tensors, record = launch(
             estimate_share, arguments, min(devices, len(data)), device,
             owner=OWNER, way_on="Nothing was kept; call again.",
         )  # fmt: skip
-    elif shared and group is not None and len(data) >= group.size:
-        tensors, record = group.from_first(estimate_share(group, device, **arguments))
     else:
-        estimate: Estimate = chosen.estimate(pair, data, device, settings)
-        return estimate
+        tensors, record = group.from_first(estimate_share(group, device, **arguments))
     columns = {name: tensor.numpy() for name, tensor in tensors.items()}
-    chunk = record.pop("chunk")  # a list, after its way through JSON
-    return Estimate(columns, **record, chunk=(chunk[0], chunk[1]) if chunk else None)
+    record["chunk"] = record["chunk"] and (record["chunk"][0], record["chunk"][1])
+    return Estimate(columns, **record)
 
 
 def _scored(trace: PairTrace, data: Dataset) -> dict[str, str]:

@@ -4,44 +4,34 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from probgen.basics.checks import as_count, as_seed
 from probgen.basics.locking import one_at_a_time
 from probgen.basics.memory import enough_memory
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation, kept_modes, quiet_pyro
-from probgen.data.dataset import Splits, fingerprint
-from probgen.inference.compute.capture import check_compile
-from probgen.inference.compute.devices import FORCED, as_device, as_dtype, used_precision
+from probgen.inference.compute.devices import as_device, as_dtype, used_precision
 from probgen.inference.compute.processes import Group, check_not_launched, current_group
 from probgen.inference.compute.spawn import Outcome, launch
-from probgen.inference.inputs import check_other_parts, prepare
-from probgen.inference.objectives.elbo import ELBO, Objective, as_objective, values_of
-from probgen.inference.objectives.semisupervised import SemiSupervised
-from probgen.inference.training.batches import (
-    BATCH_SIZE,
-    VALIDATION_ROWS,
-    Resident,
-    Stream,
-    is_stream,
-)
-from probgen.inference.training.epochs import Loop
-from probgen.inference.training.optimizers import check_learnable, make_optimizer, make_scheduler
-from probgen.inference.training.recorder import Recorder, describe_data, described
+from probgen.inference.objectives.base import Objective
+from probgen.inference.objectives.registry import as_objective, resolved
+from probgen.inference.traces import trace_pair
+from probgen.inference.training.batches import Resident
+from probgen.inference.training.epochs import Training
+from probgen.inference.training.feed import Feed, check_shareable, few, prepare_feed
+from probgen.inference.training.module import TrainingModule
+from probgen.inference.training.optimizers import check_learnable
+from probgen.inference.training.recorder import Recorder
 from probgen.inference.training.results import FitResult, progress_of, set_progress
+from probgen.inference.training.settings import Settings
 from probgen.pair import LatentVariableModel
-
-DIFFERENT_DATA = (
-    "fit: the processes were given different data, or other batch sizes. Load the same data in each of them: "
-    "each takes its share of every batch by itself."
-)
 
 SECONDS_WORTH = 30.0
 """Seconds that compiling must save to be worth it, which itself takes up to twenty."""
@@ -49,13 +39,13 @@ SECONDS_WORTH = 30.0
 
 @one_at_a_time
 def fit(
-    pair: LatentVariableModel,
+    pair: Any,
     data: Any,
     *,
     num_epochs: int,
     batch_size: int | None = None,
     learning_rate: float = 1e-3,
-    objective: str | Objective | Any = "elbo",
+    objective: str | Objective | Any = "auto",
     optimizer: Any = None,
     scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
     validation: Any = "auto",
@@ -88,12 +78,14 @@ def fit(
         batch_size: data in a step, by default 128, or all where there are fewer; the last batch of
             an epoch may be smaller.
         learning_rate: of the default Adam, or of an optimizer class.
-        objective: `"elbo"`, `"analytic-kl"`, `pg.ELBO(...)`, one of Pyro's ELBO objects, or a
-            callable like them.
+        objective: what is maximized: `"auto"`, what the model names in its class attribute
+            `objective`, by default the ELBO; the name of an objective, such as `"elbo"` or
+            `"analytic-kl"`; a `pg.Objective` such as `pg.ELBO(...)`; one of Pyro's ELBO objects; or a
+            callable that returns one value per datum.
         optimizer: a torch optimizer over the pair's parameters, or a callable that makes one of
-            them; by default one fused Adam.
-        scheduler: a callable that makes a torch learning-rate scheduler of the optimizer; it
-            steps once an epoch.
+            them; by default one fused Adam. An objective with several players has one for each.
+        scheduler: a callable that makes a torch learning-rate scheduler of an optimizer; it
+            steps once per epoch.
         validation: data for the validation ELBO, `None`, or `"auto"`: the validation part where
             `data` are `Splits`. With validation the weights of the best epoch are kept.
         patience: stop after so many epochs without a better validation ELBO.
@@ -160,135 +152,88 @@ def fit(
         >>> len(result.elbo), result.stopped
         (5, 'completed')
     """
-    if not isinstance(pair, LatentVariableModel):
+    if not isinstance(pair, nn.Module):
         raise TypeError(f"fit: expected a pair (pg.LatentVariableModel), got {pair!r}.")
-    num_epochs = as_count(num_epochs, "num_epochs", "fit")
-    if batch_size is not None:
-        batch_size = as_count(batch_size, "batch_size", "fit")
-    if patience is not None:
-        patience = as_count(patience, "patience", "fit")
-    devices = as_count(devices, "devices", "fit")
-    seed = as_seed(seed, "fit")
     target = as_device(device)
-    precision = used_precision(precision, target, "fit")
-    dtype = as_dtype(precision)
-    goal = as_objective(objective)
+    objective = resolved(objective, pair)
+    settings = Settings.checked(
+        num_epochs=num_epochs, batch_size=batch_size, learning_rate=learning_rate,
+        objective=objective, optimizer=optimizer, scheduler=scheduler, validation=validation,
+        patience=patience, precision=used_precision(precision, target, "fit"), compile=compile,
+        device=target, devices=devices, seed=seed, run_dir=run_dir, resume=resume,
+        progress=progress, callback=callback,
+    )  # fmt: skip
+    declared = as_objective(objective)
+    declared.check_model(pair)
     check_learnable(pair)
-    check_not_launched("fit", devices)
+    check_not_launched("fit", settings.devices)
     group = current_group(target)
+    check_shareable(data, settings.devices, group)
+    if settings.devices > 1:
+        return _fit_together(pair, data, settings)
     if group is not None:
-        target = group.device
-        if is_stream(data) and not isinstance(data, Splits):
-            raise ValueError(
-                f"fit: {group.size} processes share data that are all there; give a Dataset or arrays in "
-                "place of an iterable of batches, or start one process."
-            )
-    if devices > 1:
-        if callback is not None:
-            raise ValueError("fit: callback= is for one device; several train in other processes.")
-        if is_stream(data) and not isinstance(data, Splits):
-            raise ValueError(
-                "fit: several devices share data that are all there; give a Dataset or arrays in place "
-                "of an iterable of batches, or use devices=1."
-            )
-        settings = {
-            "num_epochs": num_epochs, "batch_size": batch_size, "learning_rate": learning_rate,
-            "objective": objective, "optimizer": optimizer, "scheduler": scheduler,
-            "validation": validation, "patience": patience,
-            "precision": FORCED if precision == "bf16" else precision,  # decided here, for all
-            "compile": compile, "seed": seed, "run_dir": run_dir, "resume": resume,
-            "progress": progress,
-        }  # fmt: skip
-        return _fit_together(pair, data, devices, target, settings)
-    splits = data if isinstance(data, Splits) else None
-    if isinstance(data, Splits):
-        validation = data.validation if isinstance(validation, str) else validation
-        data = data.train
-    if isinstance(validation, str):
-        if validation != "auto":
-            raise ValueError(f'fit: validation must be "auto", None or data, got {validation!r}.')
-        validation = None
-    if patience is not None and validation is None:
-        raise ValueError(
-            f"fit: patience={patience} needs validation data; give validation=..., or Splits "
-            "with a validation part (pg.Dataset.split)."
-        )
-    if resume and run_dir is None:
-        raise ValueError("fit: resume=True needs run_dir=..., the folder of the run to go on with.")
-    before = [(p.device, p.dtype) for p in pair.parameters()][:1]
+        settings = replace(settings, device=group.device)
     with ExitStack() as stack:
         stack.enter_context(enough_memory("fit", "batch_size, num_particles or hidden"))
-        try:
-            pair.to(device=target, dtype=dtype)
-            source, held = _sources(pair, data, validation, batch_size, goal, target, dtype, group)
-            if group is not None:
-                group.check_same(_seen(source, held), DIFFERENT_DATA)
-            if run_dir is not None or isinstance(goal, SemiSupervised):
-                _probe_objective(pair, source, goal, target)
-            if splits is not None:
-                check_other_parts(pair, splits, "fit")
-            captured = wants_capture(compile, pair, source, num_epochs)
-            loop = Loop(
-                pair, source, held, goal, target, seed,
-                precision=precision, capture=captured, group=group,
-            )  # fmt: skip
-            loop.result.precision = precision
-            loop.optimizer = make_optimizer(pair, optimizer, learning_rate, target)
-            loop.scheduler = make_scheduler(scheduler, loop.optimizer)
-            with nullcontext() if group is None else group.together():
-                if run_dir is not None and (group is None or group.rank == 0):
-                    settings = {
-                        "num_epochs": num_epochs,
-                        "batch_size": getattr(source, "size", None),
-                        "learning_rate": float(learning_rate),
-                        "objective": described(objective),
-                        "optimizer": described(optimizer),
-                        "scheduler": described(scheduler),
-                        "patience": patience,
-                        "precision": precision,
-                        "compile": compile,
-                        "captured": captured,
-                        "device": str(target),
-                        "seed": seed,
-                        "devices": 1 if group is None else group.size,
-                    }
-                    about = describe_data(
-                        getattr(source, "data", data), held and held.data, splits,
-                        given=splits is not None and validation is not splits.validation,
-                    )  # fmt: skip
-                    recorder = Recorder.open(
-                        run_dir, resume, pair, settings, about, partial(_probe, source, target)
-                    )
-                    stack.callback(recorder.close)
-                    loop.keep(recorder)
-                    # A resumed run goes on as it was begun.
-                    loop.step.capture = recorder.config["settings"]["captured"]
-            loop.share()
-        except BaseException:
-            for place, kind in before:  # nothing was trained: the pair goes back to where it was
-                pair.to(device=place, dtype=kind)
-            raise
-        for context in (quiet_pyro(), kept_modes(pair), torch.enable_grad()):
+        with _put_back_on_error(pair):
+            training = _prepare(pair, data, declared, settings, group, stack)
+        for context in (quiet_pyro(), kept_modes(training.module), torch.enable_grad()):
             stack.enter_context(context)
         if not pair.training:
             pair.train()
-        return loop.run(num_epochs, patience, progress, callback)
+        return training.run()
 
 
-def _fit_together(
-    pair: LatentVariableModel, data: Any, devices: int, device: torch.device,
-    settings: dict[str, Any],
-) -> FitResult:  # fmt: skip
-    """`fit` in several processes; the weights and curves of the first come back."""
-    folder = settings["run_dir"]
+def _prepare(
+    pair: Any, data: Any, objective: Objective, settings: Settings, group: Group | None,
+    stack: ExitStack,
+) -> Training:  # fmt: skip
+    """Everything before the first step: data, players, and the run directory."""
+    dtype = as_dtype(settings.precision)
+    pair.to(device=settings.device, dtype=dtype)
+    feed = prepare_feed(pair, data, objective, settings, group)
+    module = TrainingModule(pair, objective, settings.seed, settings.device, dtype)
+    captured = wants_capture(settings.compile, module, feed, settings.num_epochs)
+    training = Training(module, feed, objective, settings, captured)
+    training.try_players()
+    with nullcontext() if group is None else group.together():
+        if settings.run_dir is not None and training.is_first:
+            record = settings.record(getattr(feed.training, "size", None), captured, group)
+            recorder = Recorder.open(
+                settings.run_dir, settings.resume, pair, record, feed.about,
+                partial(_outputs, feed, settings.device),
+            )  # fmt: skip
+            stack.callback(recorder.close)
+            training.keep(recorder)
+    training.share()
+    return training
+
+
+@contextmanager
+def _put_back_on_error(pair: nn.Module) -> Iterator[None]:
+    """Where nothing was trained, the pair goes back to its device and precision."""
+    before = [(p.device, p.dtype) for p in pair.parameters()][:1]
+    try:
+        yield
+    except BaseException:
+        for device, dtype in before:
+            pair.to(device=device, dtype=dtype)
+        raise
+
+
+def _fit_together(pair: Any, data: Any, settings: Settings) -> FitResult:
+    """`fit` in several processes; the weights and curves of the first are returned."""
+    folder = settings.run_dir
     way_on = (
         "With run_dir=... the last whole epoch would be kept."
         if folder is None
         else f"The last whole epoch is in {folder}: resume=True goes on from it."
     )
-    arguments = {"pair": pair, "data": data, **settings}
-    tensors, record = launch(fit_share, arguments, devices, device, owner="fit", way_on=way_on)
-    pair.to(device=device, dtype=as_dtype(settings["precision"]))
+    arguments = {"pair": pair, "data": data, "settings": settings.for_processes()}
+    tensors, record = launch(
+        fit_share, arguments, settings.devices, settings.device, owner="fit", way_on=way_on
+    )
+    pair.to(device=settings.device, dtype=as_dtype(settings.precision))
     pair.load_state_dict(tensors)
     result = FitResult(pair)
     set_progress(result, record)
@@ -297,79 +242,42 @@ def _fit_together(
 
 
 def fit_share(
-    group: Group, device: torch.device, pair: LatentVariableModel, data: Any, **settings: Any
+    group: Group, device: torch.device, pair: Any, data: Any, settings: Settings
 ) -> Outcome:
     """What one of several processes does: a fit whose gradients are shared."""
     # Tensors that were sent are shared memory, and each process has weights of its own.
-    result = fit(copy.deepcopy(pair), data, device=device, **settings)
+    arguments = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    result = fit(copy.deepcopy(pair), data, **{**arguments, "device": device})
     return dict(result.pair.state_dict()), progress_of(result)
 
 
-def wants_capture(
-    compile: bool | str, pair: LatentVariableModel, source: Resident | Stream, num_epochs: int
-) -> bool:
+def wants_capture(compile: bool | str, module: nn.Module, feed: Feed, num_epochs: int) -> bool:
     """Whether steps are captured: as asked, or where it is worth it.
 
     By a rule and not by a clock, so that the same call computes the same numbers: a step saves a
     millisecond of Python, and another for 50 million products of weights and data.
-
-    Raises:
-        ValueError: neither a bool nor `"auto"`.
     """
-    check_compile(compile, "fit")
     if compile != "auto":
         return bool(compile)
-    if not isinstance(source, Resident):
+    if not isinstance(feed.training, Resident):
         return False
-    products = source.size * sum(p.numel() for p in pair.parameters())
-    return num_epochs * source.num_batches * 1e-3 * (1 + products / 5e7) >= SECONDS_WORTH
+    products = feed.training.size * sum(p.numel() for p in module.parameters())
+    steps = num_epochs * feed.training.num_batches
+    return steps * 1e-3 * (1 + products / 5e7) >= SECONDS_WORTH
 
 
-def _sources(
-    pair: LatentVariableModel, data: Any, validation: Any, batch_size: int | None, goal: Objective,
-    device: torch.device, dtype: torch.dtype, group: Group | None,
-) -> tuple[Resident | Stream, Resident | None]:  # fmt: skip
-    where: dict[str, Any] = {"device": device, "dtype": dtype}
-    source: Resident | Stream
-    if is_stream(data):
-        if isinstance(goal, SemiSupervised):
-            goal.check_stream()
-        source = Stream(pair, data, {**where, "learning": True})
-    else:
-        prepared = prepare(pair, data, owner="fit", learning=True, **where)
-        clamp = batch_size is None
-        source = Resident(prepared, batch_size or BATCH_SIZE, clamp=clamp, group=group)
-        if isinstance(goal, SemiSupervised):
-            source = goal.batches(prepared, source.size, group)
-    if validation is None:
-        return source, None
-    prepared = prepare(pair, validation, owner="fit, validation data", **where)
-    if isinstance(goal, SemiSupervised):
-        goal.check_validation(prepared)
-    return source, Resident(prepared, VALIDATION_ROWS, clamp=True, group=group)
+def _outputs(feed: Feed, device: torch.device, pair: Any) -> Tensor:
+    """Numbers that two equal models have in common: what they make of two data, or draw.
 
-
-def _seen(source: Resident | Stream, validation: Resident | None) -> list[Any]:
-    """What several processes must agree on: the data and the size of a batch."""
-    parts = [part for part in (source, validation) if isinstance(part, Resident)]
-    return [(part.size, fingerprint(part.data.values, part.data.observed)) for part in parts]
-
-
-def _probe_objective(
-    pair: LatentVariableModel, source: Resident | Stream, goal: Objective, device: torch.device
-) -> None:
-    """What is wrong with an objective, or it with the pair, shows before a run directory is begun."""
-    if isinstance(source, Stream):  # each of its parts may be there only once
-        return
-    with evaluation(pair), torch.enable_grad(), fixed_seed(0, device):
-        values, masks = source.data.batch(slice(0, 2))
-        values_of(goal, pair, values, masks, {})
-
-
-def _probe(source: Resident | Stream, device: torch.device, pair: LatentVariableModel) -> Tensor:
-    """The bound of two data, or where they come in a stream the pair's parts in words."""
-    if isinstance(source, Stream):
+    Where the data come in a stream, they are the model's parts in words.
+    """
+    batch = few(feed)
+    if batch is None:
         return torch.frombuffer(bytearray(nn.Module.__repr__(pair).encode()), dtype=torch.uint8)
     with evaluation(pair), fixed_seed(0, device):
-        values, masks = source.data.batch(slice(0, 2))
-        return ELBO()(pair, values, observed=masks)
+        if isinstance(pair, LatentVariableModel):
+            trace = trace_pair(pair, batch[0], observed=batch[1])
+            parts: list[Tensor] = [*trace.log_p.values(), *trace.log_q.values()]
+        else:
+            parts = list(pair.sample(2).values())
+        return torch.cat([part.double().flatten() for part in parts]).nan_to_num()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
 import torch
+from torch import nn
 
 from probgen.basics.settings import same_environment
-from probgen.pair import LatentVariableModel
 
 
-def check_learnable(pair: LatentVariableModel) -> None:
+def check_learnable(pair: Any) -> None:
     """There must be something to learn, and gradients to learn it by.
 
     Raises:
@@ -42,16 +42,18 @@ def check_learnable(pair: LatentVariableModel) -> None:
 
 @same_environment()  # torch notes there where inductor keeps its cache
 def make_optimizer(
-    pair: LatentVariableModel, optimizer: Any, learning_rate: float, device: torch.device
-) -> torch.optim.Optimizer:
+    parameters: Sequence[nn.Parameter], optimizer: Any, learning_rate: float, device: torch.device,
+    name: str,
+) -> torch.optim.Optimizer:  # fmt: skip
     """One fused Adam, or what the user asks for.
 
     Args:
-        pair: its parameters that require gradients are optimized.
+        parameters: what it optimizes.
         optimizer: `None`, an optimizer class, a callable that makes an optimizer of parameters, or
-            an optimizer over the pair's parameters.
+            an optimizer over the parameters.
         learning_rate: of the default and of a class.
-        device: where the pair is.
+        device: where the parameters are.
+        name: whose parameters they are.
 
     Raises:
         ValueError: a learning rate out of range, or an optimizer over other parameters.
@@ -62,7 +64,6 @@ def make_optimizer(
     rate = float(learning_rate)
     if not 0 < rate < float("inf"):
         raise ValueError(f"fit: learning_rate must be above 0, got {learning_rate!r}.")
-    parameters = [p for p in pair.parameters() if p.requires_grad]
     made: Any = optimizer
     if optimizer is None:
         made = torch.optim.Adam(parameters, lr=rate, fused=device.type in ("cpu", "cuda"))
@@ -79,7 +80,7 @@ def make_optimizer(
     moved = {id(p) for group in made.param_groups for p in group["params"]}
     if not any(id(p) in moved for p in parameters):
         raise ValueError(
-            f"fit: the optimizer holds none of {pair.name}'s parameters, so nothing would be "
+            f"fit: the optimizer holds none of {name}'s parameters, so nothing would be "
             "learned. Make it of pair.parameters()."
         )
     return made

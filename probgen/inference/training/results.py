@@ -15,9 +15,12 @@ class FitResult:
 
     Attributes:
         pair: the pair, with the weights kept.
-        elbo: average training bound of each epoch, nats a datum; in a warm-up with the weight of
-            that epoch.
+        elbo: average training value of each epoch, of the ELBO in nats per datum; in a warm-up with
+            the weight of that epoch. It has this name also where the objective is another one; then
+            `objective` reads better.
         validation_elbo: likewise on the validation data; empty without them.
+        metrics: averages over each epoch of further metrics that the objective returns, by name.
+        quantity: what the value is, such as `"ELBO"`.
         learning_rate: of each epoch, of the optimizer's first group.
         seconds: wall time of each epoch.
         best_epoch: the epoch (from one) whose weights the pair has.
@@ -37,18 +40,35 @@ class FitResult:
     device: str = "cpu"
     observed: tuple[str, ...] = ()
     precision: str = "float32"
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    quantity: str = "ELBO"
+
+    @property
+    def objective(self) -> list[float]:
+        """Average training value of each epoch: the curve `elbo`, whatever was maximized."""
+        return self.elbo
+
+    def last_epoch(self, num_data: int) -> str:
+        """The last epoch in a line, for a progress bar."""
+        text = f"{self.quantity} {self.elbo[-1]:.2f}"
+        if self.validation_elbo:
+            text += f"  validation {self.validation_elbo[-1]:.2f}"
+        for name, curve in self.metrics.items():
+            text += f"  {name} {curve[-1]:.3g}"
+        return f"{text}  {num_data / self.seconds[-1]:,.0f} data/s"
 
     def __repr__(self) -> str:
         if not self.elbo:
             return f"FitResult({self.pair.name}: {self.stopped} before the end of the first epoch)"
         text = (
             f"FitResult({self.pair.name}: {self.stopped} after {len(self.elbo)} epochs in "
-            f"{sum(self.seconds):.1f} s on {self.device}; training ELBO {self.elbo[-1]:.2f}"
+            f"{sum(self.seconds):.1f} s on {self.device}; training {self.quantity} {self.elbo[-1]:.2f}"
         )
         if self.validation_elbo:
             best = self.validation_elbo[self.best_epoch - 1] if self.best_epoch else float("nan")
-            text += f", best validation ELBO {best:.2f} in epoch {self.best_epoch}"
-        return f"{text} nats a datum; observed {', '.join(self.observed)})"
+            text += f", best validation {self.quantity} {best:.2f} in epoch {self.best_epoch}"
+        unit = " nats per datum" if self.quantity == "ELBO" else ""
+        return f"{text}{unit}; observed {', '.join(self.observed)})"
 
 
 def progress_of(result: FitResult) -> dict[str, Any]:
@@ -90,6 +110,16 @@ def check_progress(progress: Mapping[str, Any]) -> None:
             raise ValueError(f"The curve {name} is no list of numbers.")
         if len(curve) != epochs and not (name == "validation_elbo" and not curve):
             raise ValueError(f"The curve {name} has {len(curve)} values for {epochs} epochs.")
+    metrics = progress.get("metrics", {})
+    if not isinstance(metrics, dict) or not all(isinstance(name, str) for name in metrics):
+        raise ValueError("The metrics are no curves by name.")
+    for name, curve in metrics.items():
+        if not isinstance(curve, list) or any(type(value) not in (int, float) for value in curve):
+            raise ValueError(f"The metric {name} is no list of numbers.")
+        if len(curve) != epochs:
+            raise ValueError(f"The metric {name} has {len(curve)} values for {epochs} epochs.")
+    if not isinstance(progress.get("quantity", ""), str):
+        raise ValueError("The name of the training's value is no text.")
     best, observed = progress.get("best_epoch", 0), progress.get("observed", ())
     if type(best) is not int or not 0 <= best <= epochs:
         raise ValueError(f"The best epoch is {best!r}, but there are {epochs}.")

@@ -25,6 +25,7 @@ from probgen.inference.scoring.base import estimate_share
 from probgen.inference.sobol import GivenNoise
 from probgen.inference.traces import trace_pair
 from probgen.inference.training.fit import fit_share
+from probgen.inference.training.settings import Settings
 from tests.fitting import structured, vae, weights
 from tests.pairs import labels, m2
 
@@ -54,13 +55,16 @@ class NoiseOfData:
         return elbo(trace_pair(pair, data, observed=observed, noise=noise))
 
 
-def fit_and_compare(group: Group, device: torch.device, *, pair: Any, **arguments: Any) -> Outcome:
+def fit_and_compare(
+    group: Group, device: torch.device, *, pair: Any, data: Any, **arguments: Any
+) -> Outcome:
     """What every process runs: a fit as written and one compiled, and a look at whether all have the
     same weights."""
     outcome: tuple[dict[str, Tensor], dict[str, Any]] = ({}, {})
     for compile in (False, True):
         same = copy.deepcopy(pair)
-        tensors, record = fit_share(group, device, pair=same, compile=compile, **arguments)
+        settings = Settings(device=device, compile=compile, **arguments)
+        tensors, record = fit_share(group, device, pair=same, data=data, settings=settings)
         for name, tensor in tensors.items():
             if not torch.equal(group.from_first(tensor), tensor):
                 raise AssertionError(f"{name} differs between processes, with compile={compile}")

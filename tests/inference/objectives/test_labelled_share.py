@@ -11,9 +11,12 @@ from torch import Tensor
 
 import probgen as pg
 from probgen.inference.compute.processes import Group
-from probgen.inference.training import fit as svi
+from probgen.inference.training import feed as feeding
 from probgen.inference.training.batches import Resident, Stratified
-from probgen.inference.training.epochs import Loop
+from probgen.inference.training.epochs import Training
+from probgen.inference.training.feed import Feed
+from probgen.inference.training.module import TrainingModule
+from probgen.inference.training.settings import Settings
 from tests.pairs import HandM2
 
 CPU = torch.device("cpu")
@@ -75,7 +78,7 @@ def test_validation_is_the_objective_of_all_rows(
     block: int, labelled_batch: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In any order and in blocks of any size, with however many labelled, to the last digits."""
-    monkeypatch.setattr(svi, "VALIDATION_ROWS", block)
+    monkeypatch.setattr(feeding, "VALIDATION_ROWS", block)
     goal = pg.SemiSupervised(alpha=2.5, labelled_batch=labelled_batch)
     for order, labelled in ((0, 3), (1, 3), (2, 12), (3, 1)):
         held = rows(12, labelled)
@@ -115,14 +118,17 @@ def test_processes_share_all_validation_rows(monkeypatch: pytest.MonkeyPatch) ->
     found = torch.zeros(2, dtype=torch.float64)
     for rank in range(size):
         member = group(rank, size)
-        loop = Loop(
-            pair, Resident(rows(16, 4), 8), Resident(held, 2, group=member),
-            pg.SemiSupervised(alpha=2.5, labelled_batch=2), CPU, 0,
-            precision="float64", group=member,
+        goal = pg.SemiSupervised(alpha=2.5, labelled_batch=2)
+        judge = goal.for_validation()
+        feed = Feed(
+            Resident(rows(16, 4), 8), Resident(held, 2, group=member), judge, {},
+            dict(judge.constants(held)), member, {},
         )  # fmt: skip
+        module = TrainingModule(pair, goal, 0, CPU, torch.float64)
+        training = Training(module, feed, goal, Settings(1, CPU, precision="float64"))
         sums: list[float] = []
         monkeypatch.setattr(member, "sums", lambda *own, to=sums: to.extend(own) or [1.0, 1.0])
-        loop.validate()
+        training.validate()
         found += torch.tensor(sums, dtype=torch.float64)
     assert found[1] == 13
     assert float(found[0] / 13) == pytest.approx(float(documented(pair, held, 2.5)), rel=1e-12)

@@ -83,9 +83,9 @@ def test_calibration_error_by_hand() -> None:
 @pytest.mark.parametrize(
     ("shares", "y", "message"),
     [
-        ([0.5, 0.5], [0, 1], "as many classes y"),
-        ([[0.5, 0.5]], [0, 1], "as many classes y"),
-        (np.zeros((0, 2)), [], "as many classes y"),
+        ([0.5, 0.5], [0, 1], "as many true classes y"),
+        ([[0.5, 0.5]], [0, 1], "as many true classes y"),
+        (np.zeros((0, 2)), [], "as many true classes y"),
         ([[0.5, 0.6]], [0], "must sum to one"),
         ([[float("nan"), 0.6]], [0], "must sum to one"),
     ],

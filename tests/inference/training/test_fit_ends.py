@@ -143,14 +143,14 @@ def test_repeating_an_epoch_unread_gives_the_same_numbers(monkeypatch: Any) -> N
 
     pair, other = vae(), vae()
     plain = pg.fit(pair, structured(), num_epochs=2, batch_size=16, **QUICK)
-    kept = loop.Loop.steps
+    kept = loop.Training.steps
     calls: list[bool] = []
 
     def steps(self: Any, epoch: int, weight: float, look: bool) -> Any:
         calls.append(look)
         return kept(self, epoch, weight, look=False)
 
-    monkeypatch.setattr(loop.Loop, "steps", steps)
+    monkeypatch.setattr(loop.Training, "steps", steps)
     unread = pg.fit(other, structured(), num_epochs=2, batch_size=16, **QUICK)
     assert calls == [True, True] and plain.elbo == unread.elbo
     assert torch.equal(weights(pair), weights(other))

@@ -25,7 +25,7 @@ from tests.pairs import CASES, HandM2, binary, labels
         ),
         (bad(float("nan")), {}, "NaN or infinite values in 1 of 32 data, the first in row 5"),
         (structured(32)[:, :5], {}, r"x has shape \(32, 5\), but VAE expects \(data, 6\)"),
-        (structured(32)[0], {}, "For a single datum add a first dim"),
+        (structured(32)[0], {}, "For a single datum, add a first dim"),
         (structured(32)[:0], {}, "empty"),
         ({"w": structured(32)}, {}, "no variable w; its variables are x, z"),
         ({"z": torch.zeros(32, 2)}, {}, "VAE needs x, got z"),
@@ -96,7 +96,7 @@ def test_two_data_variables_need_names() -> None:
 
 def test_not_a_pair() -> None:
     with pytest.raises(TypeError, match="expected a pair"):
-        pg.fit(torch.nn.Linear(2, 2), binary(8), num_epochs=1)  # type: ignore[arg-type]
+        pg.fit(torch.nn.Linear(2, 2), binary(8), num_epochs=1)
 
 
 def returns(change: Any) -> Any:
@@ -115,8 +115,8 @@ def returns(change: Any) -> Any:
         (lambda value: value.detach(), "returned values without a gradient, so nothing can be"),
         (lambda value: torch.ones(8, requires_grad=True), "depends on no parameter of VAE that can"),
         (lambda value: value.mean(), r"shape \(8,\) for a batch of 8, got shape \(\)"),
-        (lambda value: value[:, None], r"one value a datum.*got shape \(8, 1\)"),
-        (lambda value: value.sum().item(), "tensor of floating-point numbers, one a datum, got float"),
+        (lambda value: value[:, None], r"one value per datum.*got shape \(8, 1\)"),
+        (lambda value: value.sum().item(), "tensor of floating-point numbers, one per datum, got float"),
         (lambda value: value > 0, r"got a tensor of torch\.bool"),
         (lambda value: value / (value < 0).logical_not(), "returned infinite for 8 of 8 data"),
     ],

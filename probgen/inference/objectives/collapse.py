@@ -1,0 +1,52 @@
+"""Signs that adversarial training has failed, from the metrics of its epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+EPOCHS = 5
+"""How many epochs in a row must show a sign."""
+FIRST_EPOCHS = 10
+"""Epochs in which samples may still be alike, since training has just begun."""
+LEAST_SPREAD = 0.5
+"""Samples vary too little where their standard deviation is below this share of the data's."""
+CERTAIN = 0.99
+"""The critic has won where D(x) is above this number and D(G(z)) below one minus it."""
+
+
+def signs_of_collapse(metrics: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """What the epochs show, one sentence for each sign, about the first epochs that show it.
+
+    Args:
+        metrics: `"spread"`, `"D(x)"` and `"D(G(z))"` of each epoch.
+
+    Example:
+        >>> alike = {"spread": [0.1] * 20, "D(x)": [0.6] * 20, "D(G(z))": [0.4] * 20}
+        >>> print(*signs_of_collapse(alike))  # doctest: +ELLIPSIS
+        Mode collapse: in epochs 11 to 15 the samples varied by 10% of what the data vary ...
+    """
+    spread, on_data, on_samples = (metrics.get(name, ()) for name in ("spread", "D(x)", "D(G(z))"))
+    last = _first_run([value < LEAST_SPREAD for value in spread])
+    if last:
+        yield (
+            f"Mode collapse: in epochs {last - EPOCHS + 1} to {last} the samples varied by "
+            f"{spread[last - 1]:.0%} of what the data vary (standard deviations), so the generator "
+            "makes much the same samples whatever z is. A smaller learning rate, the penalty r1=... of "
+            "pg.Adversarial, or a larger batch may help."
+        )
+    won = zip(on_data, on_samples, strict=True)
+    last = _first_run([real > CERTAIN and false < 1 - CERTAIN for real, false in won])
+    if last:
+        yield (
+            f"The critic has won: in epochs {last - EPOCHS + 1} to {last} D(x) was above {CERTAIN} and "
+            f"D(G(z)) below {1 - CERTAIN:.2f}, so the generator learned little from it. The penalty "
+            "r1=... of pg.Adversarial, a smaller critic, or a smaller learning rate for it may help."
+        )
+
+
+def _first_run(shown: Sequence[bool]) -> int:
+    """The epoch, from one, that ends the first run of epochs which all show a sign; 0 for none."""
+    for last in range(FIRST_EPOCHS + EPOCHS, len(shown) + 1):
+        if all(shown[last - EPOCHS : last]):
+            return last
+    return 0
