@@ -206,7 +206,7 @@ def _cell(text: str) -> str:
 def _load(run: Path, pair: str | None, trust_code: bool) -> pg.Run:
     """Load a run, and print which code is run where `--trust-code` allows the code that it names."""
     if pair is None and trust_code and (code := code_of_run(run)) is not None:
-        file, _ = code.found()
+        file, _ = code.unchanged_file()
         print(
             printable(f"Running {file}:{code.builder} (SHA-256 {code.sha256}), which {run} names."),
             file=sys.stderr,
