@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -58,7 +59,7 @@ class FieldViews:
         """What the classes 0, 1, ... of variables are called, where they have names."""
         return {n: f.classes for n, f in self.fields.items() if f.classes is not None}
 
-    @property
+    @cached_property  # each batch reads it
     def drawn_anew(self) -> tuple[str, ...]:
         """Variables with noise, in the order in which a batch draws it: binarized ones first."""
         noisy = [name for name, field in self.fields.items() if field.noise is not None]

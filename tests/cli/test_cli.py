@@ -168,9 +168,9 @@ def test_another_file_is_scored_whole(probgen: Any, tmp_path: Path) -> None:
 
 BAD: list[tuple[str, str]] = [
     ("train vae", "Name the data: --data digits"),
-    ("train --data digits", "Give one model: a name (adgm, cvae, factor-analysis, m1+m2, m2, ppca, vae)"),
+    ("train --data digits", "Give one model: a name (adgm, autoencoder, cvae, factor-analysis, gan, m1+m2, m2, ppca, vae)"),
     ("train vae --p p(x) --data digits", "Give one model"),
-    ("train vea --data digits", "Unknown model 'vea'; known are adgm, cvae, factor-analysis, m1+m2, m2, ppca, vae, did you mean vae?"),
+    ("train vea --data digits", "Unknown model 'vea'; known are adgm, autoencoder, cvae, factor-analysis, gan, m1+m2, m2, ppca, vae, did you mean vae?"),
     ("train vae --data digit", 'did you mean "digits"?'),
     ("train vae --data none.csv", "there is no file"),
     ("train vae --data digits --var z", "--var must be name=value, such as z=normal:8; got 'z'"),

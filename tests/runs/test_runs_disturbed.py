@@ -61,9 +61,7 @@ def test_a_file_in_the_place_of_another(
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     shutil.copy(folder / name, folder / place)
-    words = (
-        "under another name" if name in SCORES and place in SCORES else "what another file of the"
-    )
+    words = "under another name" if name in SCORES and place in SCORES else "another file of the"
     if place == "checkpoint.safetensors":
         before = (folder / "weights.safetensors").read_bytes()
         with pytest.raises(pg.RunError, match=words):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-EPOCHS = 5
+EPOCHS = 10
 """How many epochs in a row must show a sign."""
-FIRST_EPOCHS = 10
+FIRST_EPOCHS = 20
 """Epochs in which samples may still be alike, since training has just begun."""
 LEAST_SPREAD = 0.5
 """Samples vary too little where their standard deviation is below this share of the data's."""
@@ -21,9 +21,9 @@ def signs_of_collapse(metrics: Mapping[str, Sequence[float]]) -> Iterator[str]:
         metrics: `"spread"`, `"D(x)"` and `"D(G(z))"` of each epoch.
 
     Example:
-        >>> alike = {"spread": [0.1] * 20, "D(x)": [0.6] * 20, "D(G(z))": [0.4] * 20}
+        >>> alike = {"spread": [0.1] * 30, "D(x)": [0.6] * 30, "D(G(z))": [0.4] * 30}
         >>> print(*signs_of_collapse(alike))  # doctest: +ELLIPSIS
-        Mode collapse: in epochs 11 to 15 the samples varied by 10% of what the data vary ...
+        Mode collapse: in epochs 21 to 30 the samples varied by 10% of what the data vary ...
     """
     spread, on_data, on_samples = (metrics.get(name, ()) for name in ("spread", "D(x)", "D(G(z))"))
     last = _first_run([value < LEAST_SPREAD for value in spread])

@@ -162,24 +162,33 @@ def _estimate(
     pair: LatentVariableModel, data: Dataset, device: torch.device, method: str,
     settings: ScoreSettings, devices: int, group: Group | None,
 ) -> Estimate:  # fmt: skip
-    """Compute the values here, or in several processes that share the data."""
+    """Compute the values here, or in several processes that share the data.
+
+    Args:
+        pair: on the device.
+        data: on the device, prepared.
+        device: where.
+        method: the name of the method.
+        settings: what the caller chose.
+        devices: how many processes to start.
+        group: the processes that a launcher such as torchrun started, with this one among them.
+    """
     chosen = METHODS.get(method)()
-    size = devices if group is None else group.size
-    too_few = len(data) < (2 if group is None else size)
-    if size == 1 or too_few or chosen.num_processes == "one":
-        estimate: Estimate = chosen.estimate(pair, data, device, settings)
-        return estimate
     arguments: dict[str, Any] = {"pair": pair, "data": data, "method": method, **asdict(settings)}
-    if group is None:
+    shared = chosen.num_processes == "many"
+    if shared and devices > 1 and len(data) > 1:
         tensors, record = launch(
             estimate_share, arguments, min(devices, len(data)), device,
             owner=OWNER, way_on="Nothing was kept; call again.",
         )  # fmt: skip
-    else:
+    elif shared and group is not None and len(data) >= group.size:
         tensors, record = group.from_first(estimate_share(group, device, **arguments))
+    else:
+        estimate: Estimate = chosen.estimate(pair, data, device, settings)
+        return estimate
     columns = {name: tensor.numpy() for name, tensor in tensors.items()}
-    record["chunk"] = record["chunk"] and (record["chunk"][0], record["chunk"][1])
-    return Estimate(columns, **record)
+    chunk = record.pop("chunk")  # a list, after its way through JSON
+    return Estimate(columns, **record, chunk=(chunk[0], chunk[1]) if chunk else None)
 
 
 def _scored(trace: PairTrace, data: Dataset) -> dict[str, str]:

@@ -62,7 +62,12 @@ def describe_data(
 def identity_of(about: Mapping[str, Any]) -> list[Any]:
     """What of the record of a part must be the same where a run is resumed."""
     drawn = [*about.get("redrawn", []), about.get("spread")]
-    return [about["hash"], *about.get("transformations", {}).values(), *drawn]
+    # Of the variables that it holds, in any order: records of earlier versions name others too.
+    held = about.get("shapes") or {}
+    words = [
+        text for name, text in sorted(about.get("transformations", {}).items()) if name in held
+    ]
+    return [about["hash"], *words, *drawn]
 
 
 def _describe_part(part: Any) -> dict[str, Any]:

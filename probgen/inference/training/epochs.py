@@ -22,7 +22,8 @@ from probgen.inference.objectives.base import Objective
 from probgen.inference.objectives.registry import name_of
 from probgen.inference.objectives.values import checked_value
 from probgen.inference.training.averages import Averages
-from probgen.inference.training.feed import Feed, few
+from probgen.inference.training.batches import Stream
+from probgen.inference.training.feed import Feed
 from probgen.inference.training.module import TrainingModule
 from probgen.inference.training.nonfinite import TAIL, broken_parameter, explain
 from probgen.inference.training.players import Learner, RandomState, learners_of, update_all
@@ -116,10 +117,10 @@ class Training:
 
         Without one the first step shows it as well.
         """
-        batch = few(self.feed)
-        if batch is None or self.settings.run_dir is None:
-            return
+        if isinstance(self.feed.training, Stream) or self.settings.run_dir is None:
+            return  # each part of a stream may be there only once
         with evaluation(self.module), torch.enable_grad(), fixed_seed(0, self.device):
+            batch = self.feed.training.batch(slice(0, 2))
             for learner in self.learners:
                 learner.step.function(*batch, {})
 

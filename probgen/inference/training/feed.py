@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from probgen.data.dataset import Splits, fingerprint
 from probgen.inference.compute.devices import as_dtype
 from probgen.inference.compute.processes import Group
@@ -153,10 +151,3 @@ def _fingerprints(training: Resident | Stream, validation: Resident | None) -> l
     """What several processes must agree on: the data and the size of a batch."""
     parts = [part for part in (training, validation) if isinstance(part, Resident)]
     return [(part.size, fingerprint(part.data.values, part.data.observed)) for part in parts]
-
-
-def few(feed: Feed) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
-    """Two training data with their masks; none of a stream, whose parts may be there only once."""
-    if isinstance(feed.training, Stream):
-        return None
-    return feed.training.data.batch(slice(0, 2))

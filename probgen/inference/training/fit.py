@@ -23,9 +23,9 @@ from probgen.inference.compute.spawn import Outcome, launch
 from probgen.inference.objectives.base import Objective
 from probgen.inference.objectives.registry import as_objective, resolved
 from probgen.inference.traces import trace_pair
-from probgen.inference.training.batches import Resident
+from probgen.inference.training.batches import Resident, Stream
 from probgen.inference.training.epochs import Training
-from probgen.inference.training.feed import Feed, check_shareable, few, prepare_feed
+from probgen.inference.training.feed import Feed, check_shareable, prepare_feed
 from probgen.inference.training.module import TrainingModule
 from probgen.inference.training.optimizers import check_learnable
 from probgen.inference.training.recorder import Recorder
@@ -271,12 +271,12 @@ def _outputs(feed: Feed, device: torch.device, pair: Any) -> Tensor:
 
     Where the data come in a stream, they are the model's parts in words.
     """
-    batch = few(feed)
-    if batch is None:
+    if isinstance(feed.training, Stream):
         return torch.frombuffer(bytearray(nn.Module.__repr__(pair).encode()), dtype=torch.uint8)
     with evaluation(pair), fixed_seed(0, device):
+        values, masks = feed.training.batch(slice(0, 2))
         if isinstance(pair, LatentVariableModel):
-            trace = trace_pair(pair, batch[0], observed=batch[1])
+            trace = trace_pair(pair, values, observed=masks)
             parts: list[Tensor] = [*trace.log_p.values(), *trace.log_q.values()]
         else:
             parts = list(pair.sample(2).values())

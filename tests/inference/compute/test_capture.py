@@ -198,7 +198,7 @@ def test_which_fits_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
             made.append(self.capture)
             return self.as_written(*parts)
 
-    monkeypatch.setattr("probgen.inference.training.epochs.Captured", Seen)
+    monkeypatch.setattr("probgen.inference.training.players.Captured", Seen)
     for epochs, wanted in ((2, False), (3, True)):
         made.clear()
         pg.fit(vae(), structured(32), num_epochs=epochs, **SETTINGS)

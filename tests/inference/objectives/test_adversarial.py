@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -110,23 +111,23 @@ def test_the_value_at_the_optimum_is_minus_two_log_two_where_samples_are_data() 
     assert metrics["D(x)"] == metrics["D(G(z))"] == 0.5
 
 
-def test_a_gan_learns_a_gaussian_and_says_what_happened() -> None:
+def test_a_gan_learns_a_gaussian() -> None:
     torch.manual_seed(0)
     model = pg.models.GAN(x=pg.Normal(1), z=pg.Normal(1), hidden=())
-    x = 0.5 * torch.randn(2000, 1) + 3
-    game = pg.Adversarial(hidden=(32,), r1=0.1)
+    x = 0.5 * torch.randn(2000, 1) + 1
+    game = pg.Adversarial(hidden=(32,), r1=0.02, critic_steps=5)
     result = pg.fit(
-        model, x, objective=game, num_epochs=60, batch_size=200, learning_rate=5e-3, device="cpu",
-        progress=False,
+        model, x, objective=game, num_epochs=60, batch_size=200, learning_rate=5e-3,
+        optimizer=partial(torch.optim.Adam, betas=(0.5, 0.99)), device="cpu", progress=False,
     )  # fmt: skip
     samples = model.sample(5000, seed=0)["x"]
-    assert abs(float(samples.mean()) - 3) < 0.2
-    assert 0.3 < float(samples.std()) < 0.75
-    assert result.quantity == "critic value" and set(result.metrics) == {
-        "D(x)", "D(G(z))", "generator", "spread",
-    }  # fmt: skip
+    assert abs(float(samples.mean()) - 1) < 0.1
+    assert 0.4 < float(samples.std()) < 0.6
+    assert result.quantity == "critic value"
+    assert set(result.metrics) == {"D(x)", "D(G(z))", "generator", "spread"}
     assert all(len(curve) == 60 for curve in result.metrics.values())
-    assert 0.3 < result.metrics["D(x)"][-1] < 0.7
+    assert abs(result.metrics["D(x)"][-1] - 0.5) < 0.1
+    assert abs(result.metrics["D(G(z))"][-1] - 0.5) < 0.1
 
 
 def test_graphs_equal_the_steps_as_written() -> None:
@@ -209,21 +210,21 @@ def test_settings_out_of_range_are_refused(settings: Any) -> None:
         pg.Adversarial(**settings)
 
 
-def test_signs_of_collapse_need_five_epochs_in_a_row() -> None:
-    fine = {"spread": [0.9] * 20, "D(x)": [0.6] * 20, "D(G(z))": [0.4] * 20}
+def test_signs_of_collapse_need_ten_epochs_in_a_row() -> None:
+    fine = {"spread": [0.9] * 40, "D(x)": [0.6] * 40, "D(G(z))": [0.4] * 40}
     assert not list(signs_of_collapse(fine))
-    alike = {**fine, "spread": [0.9] * 14 + [0.3] * 6}
+    alike = {**fine, "spread": [0.9] * 29 + [0.3] * 11}
     (remark,) = signs_of_collapse(alike)
-    assert remark.startswith("Mode collapse: in epochs 15 to 19 the samples varied by 30%")
+    assert remark.startswith("Mode collapse: in epochs 30 to 39 the samples varied by 30%")
     # The same words after further epochs, so that they are said once.
     longer = {name: [*curve, curve[-1] / 2] for name, curve in alike.items()}
     assert list(signs_of_collapse(longer)) == [remark]
-    assert not list(signs_of_collapse({**fine, "spread": [0.3] * 13 + [0.9] + [0.3] * 4}))
-    won = {**fine, "D(x)": [0.999] * 20, "D(G(z))": [0.001] * 20}
+    assert not list(signs_of_collapse({**fine, "spread": [0.3] * 29 + [0.9] + [0.3] * 9 + [0.9]}))
+    won = {**fine, "D(x)": [0.999] * 40, "D(G(z))": [0.001] * 40}
     (remark,) = signs_of_collapse(won)
-    assert remark.startswith("The critic has won: in epochs 11 to 15")
+    assert remark.startswith("The critic has won: in epochs 21 to 30")
     # In the first epochs samples are alike because training has just begun.
-    assert not list(signs_of_collapse({name: curve[:14] for name, curve in won.items()}))
+    assert not list(signs_of_collapse({name: curve[:29] for name, curve in won.items()}))
 
 
 def test_a_collapse_is_said_once_in_words() -> None:
@@ -234,5 +235,5 @@ def test_a_collapse_is_said_once_in_words() -> None:
         model.p_x.network.layers[0].weight.zero_()
     model.p_x.network.layers[0].weight.requires_grad_(False)
     with pytest.warns(UserWarning, match="Mode collapse") as warned:
-        pg.fit(model, real(64), num_epochs=20, device="cpu", progress=False)
+        pg.fit(model, real(64), num_epochs=35, device="cpu", progress=False)
     assert sum("Mode collapse" in str(w.message) for w in warned) == 1

@@ -58,8 +58,8 @@ def test_a_linear_autoencoder_spans_the_principal_subspace() -> None:
     x = gaussian_data()
     model = autoencoder(hidden=())
     settings: dict[str, Any] = {"precision": "float64", "progress": False, "device": "cpu"}
-    for rate in (0.03, 0.003):
-        result = pg.fit(model, x, num_epochs=150, batch_size=400, learning_rate=rate, **settings)
+    for rate in (0.03, 0.003, 0.0003):
+        result = pg.fit(model, x, num_epochs=200, batch_size=400, learning_rate=rate, **settings)
     assert result.quantity == "reconstruction"
     pca = PCA(2).fit(x.numpy())
     principal = pca.components_.T @ pca.components_
@@ -69,7 +69,7 @@ def test_a_linear_autoencoder_spans_the_principal_subspace() -> None:
     assert np.abs(basis @ basis.T - principal).max() < 1e-3
     ours = (pg.reconstruct(model, x.double(), device="cpu")["x"] - x).square().mean()
     best = np.square(pca.inverse_transform(pca.transform(x.numpy())) - x.numpy()).mean()
-    assert best <= ours < best * 1.02
+    assert best <= ours < best * 1.01
 
 
 def test_a_point_mass_can_be_encoded_and_has_no_bound() -> None:

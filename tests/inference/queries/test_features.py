@@ -130,6 +130,6 @@ def test_refused() -> None:
             pg.Dataset({"x": torch.zeros(3, 1)}, spread={"x": spread})
     drawn = pg.features(vae(), data(), redraw=True, device="cpu").only("x")
     pair = pg.models.PPCA(x=pg.Normal(2), z=pg.Normal(1))
-    with pytest.raises(ValueError, match="x is drawn anew in every batch, so a score of it"):
+    with pytest.raises(ValueError, match="x is drawn anew in every batch, so its score"):
         pg.log_marginal_likelihood(pair, drawn)
     assert pg.log_marginal_likelihood(pair, drawn.stored(), method="exact").is_exact
