@@ -51,10 +51,10 @@ def importance_weights(
     Example:
         >>> import torch, probgen as pg
         >>> _ = torch.manual_seed(0)
-        >>> vae = pg.models.VAE(x=pg.Bernoulli(6), z=pg.Normal(2), hidden=(4,))
-        >>> score = pg.log_marginal_likelihood(vae, torch.eye(6), num_samples=100)
+        >>> fa = pg.models.FactorAnalysis(x=pg.Normal(4), z=pg.Normal(1))
+        >>> score = pg.log_marginal_likelihood(fa, fa.sample(50)["x"], num_samples=500)
         >>> pg.plots.importance_weights(score).get_title()
-        'Importance weights of VAE: 6 data, K = 100'
+        'Importance weights of FactorAnalysis: 50 data, K = 500'
     """
     if data is not None and len(data) != len(score.log_prob):
         raise ValueError(

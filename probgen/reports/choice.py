@@ -23,9 +23,10 @@ from probgen.pair import LatentVariableModel
 from probgen.plots.curves import learning_curve
 from probgen.plots.diagnostics import importance_weights
 from probgen.plots.images import reconstructions, samples
-from probgen.plots.latents import latent_scatter, manifold, traversals
+from probgen.plots.latents import latent_scatter
 from probgen.plots.metrics import metric_curves
 from probgen.plots.tables import draws, elements
+from probgen.plots.variation import manifold, traversals
 from probgen.point_mass import PointMass
 from probgen.runs.run import Run
 

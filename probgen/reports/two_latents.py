@@ -16,7 +16,8 @@ from probgen.models.cvae import CVAE
 from probgen.models.vae import VAE
 from probgen.pair import LatentVariableModel
 from probgen.plots.classes import denoising
-from probgen.plots.latents import latent_scatter, manifold
+from probgen.plots.latents import latent_scatter
+from probgen.plots.variation import manifold
 from probgen.runs.fit import fit
 from probgen.variables import Bernoulli, Categorical, Normal
 
