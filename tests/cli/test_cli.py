@@ -233,7 +233,7 @@ BAD: list[tuple[str, str]] = [
     ("sample run --given y=3", "unknown variable 'y'"),
     ("sample run --given y=a", "give the number of a class"),
     ("sample run --out file/a.npz", "cannot be written"),
-    ("plot run --format gif", "format must be png, pdf, svg, got 'gif'"),
+    ("plot run --format gif", "format must be one of png, pdf, svg, got 'gif'"),
     ("plot run --out file", "file cannot be written"),
     ("show none", "There is no run in none"),
     ("list none", "There is no folder none"),
