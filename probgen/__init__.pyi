@@ -43,8 +43,8 @@ from .networks import ConvEncoder as ConvEncoder
 from .pair import LatentVariableModel as LatentVariableModel
 from .point_mass import PointMass as PointMass
 from .runs.fit import fit as fit
+from .runs.reading import load_run as load_run
 from .runs.run import Run as Run
-from .runs.run import load_run as load_run
 from .storage.files import RunError as RunError
 from .storage.user_code import load_pair as load_pair
 from .variables import Bernoulli as Bernoulli

@@ -22,7 +22,7 @@ from probgen.inference.inputs import known_part
 from probgen.inference.scoring.scores import Score
 from probgen.runs.listing import runs_below
 from probgen.runs.pairs import UntrustedCodeError
-from probgen.runs.run import code_of_run, look_at_run
+from probgen.runs.reading import code_of_run, look_at_run
 from probgen.storage.files import absolute, make_folder, write_atomically
 
 Answer = tuple[str, dict[str, Any]]
@@ -206,7 +206,7 @@ def _cell(text: str) -> str:
 def _load(run: Path, pair: str | None, trust_code: bool) -> pg.Run:
     """Load a run, and print which code is run where `--trust-code` allows the code that it names."""
     if pair is None and trust_code and (code := code_of_run(run)) is not None:
-        file, _ = code.found()
+        file, _ = code.unchanged_file()
         print(
             printable(f"Running {file}:{code.builder} (SHA-256 {code.sha256}), which {run} names."),
             file=sys.stderr,

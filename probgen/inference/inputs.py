@@ -207,27 +207,29 @@ def as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
         return data
     if isinstance(data, Splits):
         raise TypeError(f"{owner}: got all splits of the data; choose one, such as data.test.")
-    if isinstance(data, Mapping):
-        return Dataset(data)
     if is_one_array(data):
         data = data[0]
-    if isinstance(data, Tensor) or hasattr(data, "__array__"):
+    if isinstance(data, Mapping):
+        values = data
+    elif isinstance(data, Tensor) or hasattr(data, "__array__"):
         names = pair.data_names or variable_names(pair)[:1]
         if len(names) != 1:
             raise ValueError(
                 f"{owner}: {pair.name} has the data variables {', '.join(names)}; give a dict of "
                 "arrays by name."
             )
-        return Dataset({names[0]: as_tensor(data, names[0], owner)})
-    if isinstance(data, (list, tuple)):
+        values = {names[0]: as_tensor(data, names[0], owner)}
+    elif isinstance(data, (list, tuple)):
         raise TypeError(
             f"{owner}: a batch of {len(data)} parts has no names; let the loader yield dicts such as "
             "{'x': images}."
         )
-    raise TypeError(
-        f"{owner}: data must be a tensor, an array, a pg.Dataset or a dict of arrays by variable "
-        f"name, got {type(data).__name__}."
-    )
+    else:
+        raise TypeError(
+            f"{owner}: data must be a tensor, an array, a pg.Dataset or a dict of arrays by variable "
+            f"name, got {type(data).__name__}."
+        )
+    return Dataset(values)
 
 
 def is_one_array(data: Any) -> bool:

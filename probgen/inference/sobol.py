@@ -1,4 +1,4 @@
-"""Randomized quasi-Monte Carlo: scrambled Sobol points in place of independent Gaussian noise."""
+"""Randomized quasi-Monte Carlo: scrambled Sobol points instead of independent Gaussian noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RANDOMIZATIONS = 16
 
 
 def rounded(num_samples: int) -> int:
-    """The number 16 · 2^m, m at least 1, nearest to what was asked; of two as near, the smaller."""
+    """The number 16 · 2^m, m ≥ 1, nearest to `num_samples`; if two are equally near, the smaller."""
     lower = RANDOMIZATIONS * 2
     while 2 * lower <= num_samples:
         lower *= 2
@@ -31,23 +31,23 @@ def gaussian_noise(
 ) -> dict[str, Tensor]:  # fmt: skip
     """Standard Gaussian points for every latent that the guide draws.
 
-    Each scramble is a set of Sobol points in all elements of all latents at once, taken to the
-    Gaussian by its quantiles. The same points serve all data.
+    Each scramble is a set of Sobol points whose dimensions are all elements of all latents,
+    transformed by the Gaussian's quantile function. All data share the points.
 
     Args:
         trace: one pass of the pair, for the latents and their shapes.
         num_samples: as `rounded` returns it.
         seed: of the scrambles.
-        device: where the points go.
-        dtype: what they become; they are made in float64.
-        owner: the function that messages name.
+        device: where the points are moved.
+        dtype: what they are converted to; they are computed in float64.
+        owner: the function that error messages name.
 
     Returns:
         Shape `(num_samples, 1, *noise_shape)` by latent; the first points are the first scramble.
 
     Raises:
         ValueError: a latent that is no transformation of independent Gaussian elements, or more
-            elements than Sobol points have dims.
+            elements than Sobol points have dimensions.
 
     References:
         Owen, 1997, "Scrambled net variance for integrals of smooth functions".
@@ -78,15 +78,15 @@ def gaussian_noise(
 
 
 def gaussian_points(num_samples: int, size: int, seed: int) -> Tensor:
-    """Scrambled Sobol points taken to the Gaussian, `(num_samples, size)`, in float64.
+    """Scrambled Sobol points transformed to Gaussian ones, `(num_samples, size)`, in float64.
 
     Args:
         num_samples: as `rounded` returns it.
-        size: how many dims.
+        size: the number of dimensions.
         seed: of the scrambles.
     """
     points = num_samples // RANDOMIZATIONS
-    edge = 2.0**-32  # below the engine's resolution; 0 itself would be taken to -inf
+    edge = 2.0**-32  # below the engine's resolution; the quantile at 0 would be -inf
     parts = []
     for index in range(RANDOMIZATIONS):
         engine = SobolEngine(size, scramble=True, seed=seed * RANDOMIZATIONS + index)
@@ -102,7 +102,7 @@ class NotGaussianError(Exception):
 def noise_shape(fn: Any) -> torch.Size:
     """Shape of the standard Gaussian noise behind one event of a distribution.
 
-    It differs from the shape of the event where a transformation changes that, as stick-breaking does.
+    It differs from the shape of the event if a transformation changes that, as stick-breaking does.
 
     Raises:
         NotGaussianError: there is no such noise; the message is the name of the family.
@@ -115,14 +115,14 @@ def noise_shape(fn: Any) -> torch.Size:
 
 
 def from_noise(fn: Any, noise: Tensor) -> Tensor:
-    """The value that a distribution draws where its standard Gaussian noise is given.
+    """The value that a distribution draws for given standard Gaussian noise.
 
-    Location + scale · noise, then every transformation, in the order in which the distribution takes
+    Location + scale · noise, then every transformation, in the order in which the distribution applies
     them.
 
     Args:
         fn: a Gaussian, or wrappers and transformations of one.
-        noise: shape `(..., *noise_shape)`; what stands left broadcasts with the batch shape.
+        noise: shape `(..., *noise_shape)`; the dimensions on the left broadcast with the batch shape.
 
     Raises:
         NotGaussianError: as `noise_shape`.
@@ -141,7 +141,7 @@ def from_noise(fn: Any, noise: Tensor) -> Tensor:
 
 
 def is_gaussian(fn: Any) -> bool:
-    """Whether a distribution is a Gaussian with independent elements, nothing done to its draws."""
+    """Whether a distribution is a Gaussian with independent elements, without transformations."""
     try:
         _check_draws(fn)
     except NotGaussianError:
@@ -157,7 +157,7 @@ def _is_independent(fn: Any) -> bool:
 
 
 def _check_draws(fn: Any) -> None:
-    """Only families whose way to draw is known: a subclass with one of its own is another family."""
+    """Refuse families that are not known to draw in this way, such as subclasses with an own `rsample`."""
     for known in (
         torch.distributions.Normal,
         torch.distributions.Independent,
@@ -171,7 +171,7 @@ def _check_draws(fn: Any) -> None:
 
 
 class GivenNoise(Messenger):
-    """Gaussian latents of a guide, and transformations of such, take their noise from here."""
+    """Gaussian latents of a guide, and transformations of them, use this noise instead of random draws."""
 
     def __init__(self, noise: Mapping[str, Tensor]) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ __all__ = [*__all__, "report"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "report":  # all pictures of a run are drawn a room above, which keeps its first name
+    if name == "report":  # drawn by probgen.reports, which stands above
         return importlib.import_module("probgen.reports.run").report
     return _getattr(name)
 

@@ -11,12 +11,12 @@ from .images import images as images
 from .images import reconstructions as reconstructions
 from .images import samples as samples
 from .latents import latent_scatter as latent_scatter
-from .latents import manifold as manifold
-from .latents import traversals as traversals
 from .metrics import metric_curves as metric_curves
 from .style import page_style as page_style
 from .tables import draws as draws
 from .tables import elements as elements
+from .variation import manifold as manifold
+from .variation import traversals as traversals
 
 __all__: list[str]
 

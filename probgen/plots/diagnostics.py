@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: which data its importance weights can be believed for."""
+"""Pictures of a score: for which data its importance weights are reliable."""
 
 from __future__ import annotations
 
@@ -28,22 +28,33 @@ def importance_weights(
     worst: int = 6,
     ax: Axes | None = None,
 ) -> Axes:
-    """Pareto k̂ against effective sample size, a point a datum; the worst data are numbered.
+    """Pareto k̂ against effective sample size, one point per datum; the worst data are numbered.
 
-    Above the line the errors that the score states cannot be relied on for that datum.
+    For data above the line, the errors that the score states are not reliable.
 
     Args:
         score: what `pg.log_marginal_likelihood` returned.
-        data: what was scored; where they are images the worst are shown.
-        name: the variable of `data` that holds them.
+        data: the data that were scored; if they are images, the worst are shown.
+        name: the variable of `data` that holds the images.
         worst: how many data to number.
         ax: where to draw.
 
+    Returns:
+        The axes.
+
     Raises:
-        ValueError: `data` are not as many as were scored.
+        ValueError: the number of data is not the number of data scored.
 
     References:
         Vehtari et al., 2024, "Pareto smoothed importance sampling" (k̂ and its threshold).
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> _ = torch.manual_seed(0)
+        >>> fa = pg.models.FactorAnalysis(x=pg.Normal(4), z=pg.Normal(1))
+        >>> score = pg.log_marginal_likelihood(fa, fa.sample(50)["x"], num_samples=500)
+        >>> pg.plots.importance_weights(score).get_title()
+        'Importance weights of FactorAnalysis: 50 data, K = 500'
     """
     if data is not None and len(data) != len(score.log_prob):
         raise ValueError(
@@ -54,8 +65,8 @@ def importance_weights(
     title = f"Importance weights of {score.name}: {n} data, K = {score.num_samples}"
     ax.set_title(title)
     if score.is_exact:
-        why = "a closed form" if score.num_samples == 0 else "all weights of a datum are equal"
-        why = "everything latent is summed out" if score.num_samples == 1 else why
+        reasons = {"exact": "a closed form", "summed": "all latents are summed out"}
+        why = reasons.get(score.method, "all weights of a datum are equal")
         ax.set_title(f"Importance weights of {score.name}: {n} data")
         ax.text(0.5, 0.5, f"{score.quantity} is exact: {why}.\nThere are no weights to look at.",
                 ha="center", va="center", transform=ax.transAxes)  # fmt: skip
@@ -73,7 +84,7 @@ def importance_weights(
     order = np.argsort(-np.nan_to_num(khat, nan=-np.inf), kind="stable")[:worst]
     order = order[~np.isnan(khat[order])]
     infinite = np.isposinf(khat)
-    if infinite.any():  # at the upper edge, where they can be seen
+    if infinite.any():  # drawn at the upper edge
         edge = 0.3 + max(score.khat_threshold, khat[np.isfinite(khat)].max(initial=0.0))
         khat = np.where(infinite, edge, khat)
         ax.axhline(edge, color=red, linewidth=0.5, linestyle=":")
@@ -111,21 +122,21 @@ def importance_weights(
 
 
 def _number(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], colour: Any) -> None:
-    """Number points beside them, each in the first place around it without a number or another point."""
+    """Number points, each at the first position around it where no number or other point lies."""
     ax.autoscale_view()
     points = ax.transData.transform(np.stack([x, y], 1)) * 72 / ax.figure.dpi
-    places = [(side * step, height) for step in (6, 16, 26, 36) for height in (2, -9, 13, -20, 24)
+    offsets = [(side * step, height) for step in (6, 16, 26, 36) for height in (2, -9, 13, -20, 24)
               for side in (1, -1)]  # fmt: skip
-    taken: list[Any] = []
+    numbers: list[Any] = []
     for rank, point in enumerate(points, 1):
         free = (
-            place for place in places
-            if all(abs(point + place - other)[0] > 8 or abs(point + place - other)[1] > 9
-                   for other in taken)
-            and all(abs(point + place - other)[0] > 6 or abs(point + place - other)[1] > 8
+            offset for offset in offsets
+            if all(abs(point + offset - other)[0] > 8 or abs(point + offset - other)[1] > 9
+                   for other in numbers)
+            and all(abs(point + offset - other)[0] > 6 or abs(point + offset - other)[1] > 8
                     for other in np.delete(points, rank - 1, 0))
         )  # fmt: skip
-        place = next(free, places[0])
-        taken.append(point + place)
-        ax.annotate(str(rank), (x[rank - 1], y[rank - 1]), xytext=place, ha="center",
+        offset = next(free, offsets[0])
+        numbers.append(point + offset)
+        ax.annotate(str(rank), (x[rank - 1], y[rank - 1]), xytext=offset, ha="center",
                     textcoords="offset points", color=colour, fontsize="small")  # fmt: skip

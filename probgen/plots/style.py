@@ -1,9 +1,9 @@
-"""How pictures look: axes of their own, colours, the page-ready style, and files without a screen."""
+"""How pictures look: axes, colours, names, the style of a printed page; and files without a screen."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ NATS = "nats per datum"
 def page_style(width: float = 5.5) -> AbstractContextManager[None]:
     """A context in which pictures fit a printed page: serif type of 9 points, thin lines, 300 dpi.
 
-    Settings are as they were afterwards.
+    Settings are restored afterwards.
 
     Args:
         width: of the text on the page, inches.
@@ -56,14 +56,14 @@ def page_style(width: float = 5.5) -> AbstractContextManager[None]:
 
 
 def palette() -> list[Any]:
-    """Ten colours that can be told apart."""
+    """Ten colours that are easy to distinguish."""
     import matplotlib
 
     return list(matplotlib.colormaps["tab10"].colors)  # type: ignore[attr-defined]
 
 
 def short_names(names: Iterable[Any], width: int = 24) -> list[str]:
-    """Names cut to a width, with their place in brackets where cut names would be the same."""
+    """Names shortened to a width, followed by their index in brackets if they would be the same."""
     words = [str(name) for name in names]
     cut = [word if len(word) <= width else word[: width - 1] + "…" for word in words]
     often = Counter(cut)
@@ -72,6 +72,13 @@ def short_names(names: Iterable[Any], width: int = 24) -> list[str]:
             end = f"… [{place}]"
             cut[place] = word[: max(1, width - len(end))] + end
     return cut
+
+
+def element_label(name: str, element: int, labels: Sequence[str] | None) -> str:
+    """The name of an element in a legend: its label, shortened, or its index."""
+    if labels is None or element >= len(labels):
+        return f"{name}[{element}]"
+    return short_names(labels)[element]
 
 
 def axes(ax: Axes | None) -> Axes:

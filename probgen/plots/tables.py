@@ -13,8 +13,8 @@ from probgen.data.support import is_binary
 from probgen.inference.queries.posterior import reconstruct
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import named_data
-from probgen.plots.latents import element_label, principal_plane
-from probgen.plots.style import axes, palette
+from probgen.plots.latents import principal_plane
+from probgen.plots.style import axes, element_label, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""The runs below a folder, each as far as it can be read: one odd folder does not end the list."""
+"""The runs below a folder; a run that cannot be read is listed with the reason."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from probgen.storage.run_records import check_record
 
 
 def runs_below(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """What `probgen list` shows: of every run its overview, or why it cannot be read.
+    """An overview of every run, as `probgen list` shows it, or why it cannot be read.
 
     Args:
         folder: where to look; links to folders are not followed.
     """
-    found = []
-    for place, error in _configurations(Path(folder)):
+    runs = []
+    for path, error in _folders_with_configuration(Path(folder)):
         if error is not None:
             reason = os.strerror(error.errno) if error.errno else str(error)
-            found.append({"run": str(place), "status": f"cannot be read: {reason}"})
+            runs.append({"run": str(path), "status": f"cannot be read: {reason}"})
             continue
         try:
-            if _is_run(place):
-                found.append(overview(place))
-        except (MemoryError, OSError, ValueError) as odd:
-            found.append({"run": str(place), "status": f"damaged: {odd}"})
-    return found
+            if _is_run(path):
+                runs.append(overview(path))
+        except (MemoryError, OSError, ValueError) as damage:
+            runs.append({"run": str(path), "status": f"damaged: {damage}"})
+    return runs
 
 
 def overview(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A run in a line, without building its pair or loading PyTorch's tensors.
+    """One line about a run, without building its pair or loading tensors.
 
     Raises:
         RunError: the run is damaged.
@@ -52,14 +52,14 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any]:
             check_progress(progress)
         except ValueError as error:
             raise RunError(f"{file} is no file of a run: {error}") from error
-    elbo, held = progress["elbo"], progress.get("validation_elbo")
+    elbo, validation = progress["elbo"], progress.get("validation_elbo")
     return {
         "run": str(folder),
         "model": config["name"],
         "data": config["data"]["train"]["name"],
         "epochs": len(elbo),
         "elbo": elbo[-1] if elbo else None,
-        "validation_elbo": held[progress.get("best_epoch", 0) - 1] if held else None,
+        "validation_elbo": validation[progress.get("best_epoch", 0) - 1] if validation else None,
         "status": progress.get("stopped", "completed") if ended else "unfinished",
     }
 
@@ -69,25 +69,25 @@ def state_file(folder: Path) -> Path | None:
     return next((folder / n for n in (WEIGHTS, CHECKPOINT) if (folder / n).is_file()), None)
 
 
-def _configurations(folder: Path) -> Iterator[tuple[Path, OSError | None]]:
-    """Folders with a configuration, in order, and those that cannot be looked into."""
-    waiting = [folder]
-    while waiting:
-        place = waiting.pop()
+def _folders_with_configuration(folder: Path) -> Iterator[tuple[Path, OSError | None]]:
+    """Folders with a configuration, in order; and folders that cannot be read, with the error."""
+    pending = [folder]
+    while pending:
+        path = pending.pop()
         try:
-            with os.scandir(place) as entries:
+            with os.scandir(path) as entries:
                 inside = sorted(entries, key=lambda entry: entry.name, reverse=True)
-            deeper = [place / entry.name for entry in inside if entry.is_dir(follow_symlinks=False)]
+            folders = [path / entry.name for entry in inside if entry.is_dir(follow_symlinks=False)]
         except OSError as error:
-            yield place, error
+            yield path, error
             continue
         if any(entry.name == CONFIG for entry in inside):
-            yield place, None
-        waiting += deeper
+            yield path, None
+        pending += folders
 
 
 def _is_run(folder: Path) -> bool:
-    """Not some other program's configuration."""
+    """Whether a configuration is that of a run and not that of another program."""
     if any(name.endswith(".safetensors") for name in os.listdir(folder)):
         return True
     return b'"run"' in read_file(folder / CONFIG, 2**23)

@@ -1,8 +1,8 @@
-"""The pair of a run, built again: by the library alone, or by code that somebody has to trust.
+"""The pair of a run, built again: by the library alone, or by code that the reader has to trust.
 
-A run directory may come from anybody. Its configuration names the Python file of a pair, and the
-hash of that file: both are the author's word. So no file is run because a configuration names it,
-wherever it lies; the reader says so, or gives the pair.
+A run directory may come from anybody. Its configuration names the Python file of a pair and the hash of
+that file, and its author may have written anything there. So a file is never run only because a
+configuration names it, wherever it lies: the reader has to consent, or to give the pair.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from probgen.storage.pair_json import pair_from_json, pair_to_json
 from probgen.storage.user_code import build_from_file
 
 LARGEST_CODE = 2**22
-"""Bytes of a Python file that are read at most."""
+"""Largest Python file that is read, bytes."""
 MOST_CONSTANTS = 10**7
-"""Numbers that a pair may hold beside its weights, such as the parameters of a fixed prior."""
+"""Most numbers that a pair may have beside its weights, such as the parameters of a fixed prior."""
 
 
 class UntrustedCodeError(RunError):
-    """A pair that only code can build, which nobody gave or trusted; the rest can be shown."""
+    """Only code can build the pair, and the reader neither trusted it nor gave the pair."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """The Python file that a run's pair comes from, as the configuration names it."""
+    """The Python file of a run's pair, as the configuration names it."""
 
     folder: Path
     path: Path
@@ -50,11 +50,11 @@ class Code:
         """The copy that `fit` put into the run directory."""
         return self.folder / "model.py"
 
-    def found(self) -> tuple[Path, bytes]:
-        """The file that is as it was, the original or its copy, and its content.
+    def unchanged_file(self) -> tuple[Path, bytes]:
+        """The original file or its copy, whichever has not changed since the training, and its content.
 
         Raises:
-            RunError: neither of them is.
+            RunError: both have changed or are gone.
         """
         for file in (self.path, self.copy):
             content = _content(file)
@@ -69,10 +69,10 @@ class Code:
 
 
 def code_of(folder: Path, recipe: Mapping[str, Any]) -> Code | None:
-    """The file that has to be run to build a pair; none for declared and library pairs.
+    """The file that has to be run to build a pair; `None` for declared and library pairs.
 
     Raises:
-        RunError: the configuration does not say which.
+        RunError: the configuration does not say which file.
     """
     if recipe["kind"] != "file":
         return None
@@ -94,19 +94,19 @@ def built_pair(
     pair: LatentVariableModel | None,
     trust_code: bool,
 ) -> LatentVariableModel:
-    """The pair that was trained, with random weights.
+    """Build the pair that was trained; its weights are still random.
 
     Args:
         folder: the run directory.
-        recipe: of the pair, out of the configuration.
-        weights: that it must have room for, and no more.
-        file: where they are from.
-        pair: the pair in hand, to be compared.
+        recipe: of the pair, from the configuration.
+        weights: the stored weights, whose shapes the pair must have.
+        file: the file of the weights, for messages.
+        pair: the reader's pair, if given; it is compared with the recipe.
         trust_code: run the Python file that the configuration names.
 
     Raises:
         UntrustedCodeError: only code can build it.
-        RunError: it cannot be built, or is another than the one in hand.
+        RunError: it cannot be built, or the reader gave another pair.
     """
     if pair is not None:
         _compare(folder, recipe, pair_to_json(pair))
@@ -134,13 +134,13 @@ def built_pair(
             f'pair=pg.load_pair("{code.path.name}:{code.builder}")), on the command line '
             f"--pair {code.path.name}:{code.builder}."
         )
-    file, content = code.found()
-    # What lies beside the copy came with the run directory: it takes no installed module's place.
+    file, content = code.unchanged_file()
+    # Files beside the copy came with the run directory; they must not replace installed modules.
     return build_from_file(file, code.builder, content, folder_first=file != code.copy)
 
 
 def _check_fits(recipe: Mapping[str, Any], weights: Mapping[str, Tensor], file: Path) -> None:
-    """Before memory is taken: the pair without storage has the shapes of the weights that are there."""
+    """Compare the pair's shapes with the stored weights before memory is allocated for it."""
     with torch.device("meta"):
         shell = pair_from_json(recipe)
     check_shapes(shell, weights, file)
@@ -154,6 +154,7 @@ def _check_fits(recipe: Mapping[str, Any], weights: Mapping[str, Tensor], file: 
 
 
 def _compare(folder: Path, recipe: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Refuse a given pair whose recipe is not that of the run."""
     if recipe["kind"] != "file":
         if theirs != recipe:
             raise RunError(
@@ -183,11 +184,11 @@ def _content(file: Path) -> bytes | None:
 
 
 class Unbuilt(LatentVariableModel):
-    """In place of a pair whose code was not run: what its run directory says of it, to be shown.
+    """Stands for a pair whose code was not run, and prints what its run directory says about it.
 
     Args:
         name: of the model.
-        recipe: of the pair, out of the configuration.
+        recipe: of the pair, from the configuration.
         weights: by name.
         code: the text of its Python file, if the run directory has it.
         reason: why it was not built.
@@ -208,7 +209,7 @@ class Unbuilt(LatentVariableModel):
 
     @property
     def source(self) -> str:
-        """The Python file, which was not run.
+        """The text of the Python file, which was not run.
 
         Raises:
             RunError: the run directory does not have it.
@@ -235,7 +236,7 @@ class Unbuilt(LatentVariableModel):
 def unbuilt_pair(
     folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], reason: str
 ) -> Unbuilt:
-    """What can be said of a pair without running its code."""
+    """A pair that can be printed, without running its code."""
     recipe, code = config["model"], None
     if recipe["kind"] == "file":
         content = _content(folder / "model.py")

@@ -86,7 +86,7 @@ def test_the_command(
 ) -> None:
     """Every picture, and the same once more from the folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("probgen.reports.few_labels.STEPS", 20)
+    monkeypatch.setattr("probgen.reports.two_latents.STEPS", 20)
     words = [
         "--data",
         "digits",

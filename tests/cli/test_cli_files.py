@@ -165,6 +165,6 @@ def test_a_source_of_other_arguments(
     change = {k: str(v).format(folder=folder) if k == "name" else v for k, v in change.items()}
     data = {**whole, "source": {**whole["source"], **change}}
     run = pg.load_run(forged(folder / "run", tmp_path / "r", data=data))
-    with pytest.raises(pg.RunError, match="was written otherwise than by this version") as error:
+    with pytest.raises(pg.RunError, match="was not written by this version") as error:
         run.load_data()
     assert message in str(error.value)

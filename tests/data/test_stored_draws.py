@@ -56,7 +56,8 @@ def test_a_run_of_other_draws_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     pg.fit(pair, old, num_epochs=1, run_dir=tmp_path / "run", progress=False, device="cpu")
     monkeypatch.undo()
     with pytest.raises(
-        pg.RunError, match=r"test data of .* cannot be made again.*seed 1\).*seed 2\).*need not"
+        pg.RunError,
+        match=r"test data of .* cannot be prepared again.*seed 1\).*seed 2\).*has not changed",
     ):
         pg.load_run(tmp_path / "run").load_data()
     now = pg.load(tmp_path / "x.npy", **settings)

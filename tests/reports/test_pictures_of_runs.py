@@ -218,7 +218,7 @@ def test_reports_that_cannot_be(tmp_path: Path) -> None:
     data = {"x": torch.randn(12, 6), "y": labels(12)}
     pg.fit(HandMixture(), data, num_epochs=1, run_dir=tmp_path / "run", **QUICK)
     run = pg.load_run(tmp_path / "run", pair=HandMixture())
-    with pytest.raises(ValueError, match="format must be png, pdf, svg, got 'gif'"):
+    with pytest.raises(ValueError, match="format must be one of png, pdf, svg, got 'gif'"):
         pg.plots.report(run, format="gif")
     with pytest.raises(pg.RunError, match="trained on arrays"):
         pg.plots.report(run)

@@ -406,7 +406,7 @@ def test_sizes_are_compared_before_memory_is_taken(run: Path, tmp_path: Path) ->
     code = """
 import pathlib, resource, sys
 import probgen as pg
-import probgen.runs.run, probgen.declare
+import probgen.runs.reading, probgen.declare
 now = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + 2**29, now + 2**29))
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):

@@ -76,7 +76,7 @@ def test_data_sets_keep_their_split_and_preparation(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", "digits", split=(0, 100))
     again = run.load_other("digits")
     assert again.validation is None and again.test is not None and len(again.test) == 100
-    with pytest.raises(pg.RunError, match="says nothing about mnist"):
+    with pytest.raises(pg.RunError, match="whose preparation cannot be applied to mnist"):
         run.load_other("mnist")
 
 

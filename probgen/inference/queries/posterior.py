@@ -83,8 +83,8 @@ def reconstruct(
         device: `"auto"`, or a device as torch names it.
 
     Returns:
-        A CPU tensor `(data, *event_shape)` for each variable that the model scores, classes
-        aside: for binary data the probability of a one.
+        A CPU tensor `(data, *event_shape)` for each data variable of the model that is not a class.
+        For binary data the mean is the probability of a one.
 
     Raises:
         ValueError: data that do not fit the pair, a class or latent that is neither given nor

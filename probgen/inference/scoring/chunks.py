@@ -1,8 +1,8 @@
-"""How much of an evaluation goes into one pass: counted on a few draws of the first datum.
+"""The size of one pass of a score, from the bytes that a few draws of the first datum write.
 
-A pass is fastest where what it writes stays near the processor's caches, and must fit the memory. Both
-follow from the bytes that a row (one draw of one datum) writes, which are counted, not timed: the same
-pair then has the same chunks on every run, so that a seed gives the same numbers again.
+A pass is fastest if what it writes fits the processor's caches, and it must fit the memory. Both depend
+on the bytes that a row (one draw of one datum) writes. They are counted, not timed, so that the same pair
+has the same chunks in every run, and a seed gives the same numbers again.
 """
 
 from __future__ import annotations
@@ -23,25 +23,28 @@ from probgen.inference.traces import trace_pair
 from probgen.pair import LatentVariableModel
 
 BYTES = 50_000_000
-"""What a pass may write, all its operations together; on a GPU an eighth of its memory."""
+"""Bytes that all operations of a pass may write on a CPU; on a GPU it is an eighth of its memory."""
 
 MOST_ROWS = {"cpu": 10_000, "cuda": 200_000}
-"""Rows in a pass, however small they are."""
+"""Most rows in a pass, even if they are small."""
 
 PROBED = 8
-"""Draws in a probe; twice as many are the other, and what a single row takes is the difference."""
+"""Rows in one probe; another has twice as many, and the difference is due to the additional rows."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """The shape of a pass: so many draws of so many data."""
+    """The shape of a pass: the number of data, and of draws of each."""
 
     data: int
     draws: int
 
     @classmethod
     def of(cls, rows: int, num_draws: int, num_data: int) -> Chunk:
-        """Few data a pass: what the guide computes once a datum is then repeated for few of them."""
+        """The shape with as many draws and as few data as possible.
+
+        The guide computes once per datum and pass, so passes with all draws of few data repeat less.
+        """
         data = min(num_data, max(1, rows // num_draws))
         passes = math.ceil(num_draws / max(1, rows // data))
         return cls(data, math.ceil(num_draws / passes))
@@ -50,12 +53,13 @@ class Chunk:
 def rows_in_a_pass(
     pair: LatentVariableModel, data: Dataset, sampled: bool, device: torch.device
 ) -> int:
-    """Rows whose pass writes what the caches, or a part of the GPU's memory, take.
+    """The number of rows in a pass, so that what it writes fits the caches or the GPU's memory.
 
     Args:
         pair: on the device.
-        data: likewise, prepared.
-        sampled: whether anything is drawn, so that draws add rows; otherwise data do.
+        data: on the device, prepared.
+        sampled: whether anything is drawn; then further draws are further rows, otherwise further
+            data are.
         device: where.
     """
     few, more = (
@@ -72,25 +76,25 @@ def rows_in_a_pass(
 def _bytes(
     pair: LatentVariableModel, data: Dataset, copies: int, draws: int, device: torch.device
 ) -> int:
-    """What a pass over copies of the first datum writes; random states stay as they were."""
+    """Bytes that a pass over copies of the first datum writes; random states stay as they were."""
     first = torch.zeros(copies, dtype=torch.int64, device=device)
     values, masks = data.batch(first)
-    with fixed_seed(0, device), _Written() as found:
+    with fixed_seed(0, device), _WrittenBytes() as written:
         log_importance_weights(trace_pair(pair, values, num_particles=draws, observed=masks))
-    return found.bytes
+    return written.bytes
 
 
-class _Written(TorchDispatchMode):
-    """Counts the bytes of every tensor that an operation makes; views make none."""
+class _WrittenBytes(TorchDispatchMode):
+    """Counts the bytes of every tensor that an operation creates; views create none."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if not any(r.alias_info for r in func._schema.returns):
-            for tensor in tree_leaves(made):
+            for tensor in tree_leaves(result):
                 if isinstance(tensor, Tensor):
                     self.bytes += tensor.numel() * tensor.element_size()
-        return made
+        return result

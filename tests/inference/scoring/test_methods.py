@@ -17,7 +17,7 @@ from probgen.basics.settings import evaluation
 from probgen.inference.scoring.accumulate import accumulate
 from probgen.inference.scoring.base import METHODS, Estimate, ScoreSettings, ScoringMethod
 from probgen.inference.scoring.chunks import Chunk
-from probgen.runs.run import score_from
+from probgen.runs.scores import score_from
 from tests.pairs import binary, labels
 
 pytestmark = pytest.mark.filterwarnings("ignore::probgen.UnreliableEstimateWarning")
