@@ -7,7 +7,6 @@ noise, at its first uses and again and again later; where they disagree, the ste
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from probgen.basics.randomness import fixed_seed, random_state, set_random_state
 from probgen.basics.settings import capturing, quiet_pyro, same_environment
+from probgen.inference.compute.comparison import TOLERANCE, difference
 from probgen.inference.compute.inductor import compiled, has_compiler
 
 Tensors = Mapping[str, Tensor]
@@ -26,9 +26,6 @@ Function = Callable[[Tensors, Tensors, Tensors], Tensor | tuple[Tensor, Tensors]
 
 Either a tensor alone, or a tensor and metrics, scalars by name, which take no part in gradients.
 """
-
-TOLERANCE = {"float64": 1e-8, "float32": 1e-3, "bf16": 2e-2}
-"""How far gradients of a graph may lie off, of their norm; values a tenth of it."""
 
 CHECKS = 2
 """Batches on which a new graph is held against the step as written."""
@@ -235,32 +232,6 @@ class Captured:
             if reason:
                 return reason.replace("the value", f"the metric {name}", 1)
         return difference(written, captured, self.tolerance)
-
-
-def difference(written: Sequence[Tensor], captured: Sequence[Tensor], tolerance: float) -> str:
-    """Nothing, or how a value and what follows it (gradients, buffers) differ beyond rounding."""
-    norms = [_norm(t) for t in written[1:]]
-    total = math.hypot(*(norm for norm in norms if math.isfinite(norm)))
-    for index, (a, b) in enumerate(zip(written, captured, strict=True)):
-        off, size = _norm(a - b), _norm(a)
-        if not math.isfinite(off + size):  # equal where neither is a number, or nothing to compare
-            same = (a == b) | (a.isnan() & b.isnan())
-            off = _norm(torch.where(same, torch.zeros_like(a), a - b))
-            size = _norm(a[a.isfinite()])
-        allowed = tolerance * (size + 0.01 * total)
-        if index == 0:
-            allowed = 0.1 * tolerance * (size + a.numel() ** 0.5)
-        if not off <= allowed:
-            what = "the value" if index == 0 else "a gradient or a buffer"
-            return (
-                f"on the same noise {what} is off by {off:.3g} of {size:.3g}, so something "
-                "in the step is no tensor and changes, or does not survive compilation."
-            )
-    return ""
-
-
-def _norm(tensor: Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
 
 
 class _Graph:

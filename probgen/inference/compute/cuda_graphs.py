@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from probgen.basics.randomness import random_state, set_random_state
-from probgen.inference.compute.capture import Captured, CaptureWarning, Tensors, difference, words
+from probgen.inference.compute.capture import Captured, CaptureWarning, Tensors, words
+from probgen.inference.compute.comparison import difference
 
 Settings = list[dict[str, Any]]
 
