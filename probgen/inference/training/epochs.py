@@ -1,24 +1,21 @@
-"""Epochs of a fit: batches, updates of all players, validation, and the weights kept."""
+"""Epochs of a fit: batches, updates of all players, and validation."""
 
 from __future__ import annotations
 
 import math
 import time
-import warnings
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from probgen.basics.locking import LOCK
 from probgen.basics.progress import Progress
 from probgen.basics.randomness import fixed_seed, fixed_seeds_of_python
 from probgen.basics.settings import evaluation
 from probgen.inference.compute.cuda_graphs import can_replay
-from probgen.inference.compute.devices import as_dtype, mixed, runs_ahead
+from probgen.inference.compute.devices import mixed, runs_ahead
 from probgen.inference.objectives.base import Objective
 from probgen.inference.objectives.registry import name_of
 from probgen.inference.objectives.values import checked_value
@@ -27,18 +24,18 @@ from probgen.inference.training.batches import Stream
 from probgen.inference.training.feed import Feed
 from probgen.inference.training.module import TrainingModule
 from probgen.inference.training.nonfinite import TAIL, broken_parameter, explain
-from probgen.inference.training.players import Learner, RandomState, learners_of, update_all
+from probgen.inference.training.players import Learner, RandomState, update_all
 from probgen.inference.training.recorded_steps import RecordedSteps
-from probgen.inference.training.recorder import Recorder
-from probgen.inference.training.results import FitResult, go_on_from, progress_of
+from probgen.inference.training.results import FitResult
 from probgen.inference.training.settings import Settings
+from probgen.inference.training.training_state import TrainingState, clone_state
 
 STEPS_UNCHECKED = 100
 """After so many steps the graphs are compared with the steps as written, when an epoch begins."""
 
 
-class Training:
-    """The state of one fit: the module, its learners, the curves, the best weights.
+class Training(TrainingState):
+    """The epochs of one fit.
 
     Args:
         module: the pair and the networks of the objective.
@@ -52,23 +49,11 @@ class Training:
         self, module: TrainingModule, feed: Feed, objective: Objective, settings: Settings,
         capture: bool = False,
     ) -> None:  # fmt: skip
-        self.module, self.feed, self.objective = module, feed, objective
-        self.settings, self.group = settings, feed.group
-        self.device = settings.device
-        self.learners = learners_of(module, objective, settings, self.device, capture)
-        self.constants = self.scalars(feed.constants)
-        self.validation_constants = self.scalars(feed.validation_constants)
+        super().__init__(module, feed, objective, settings, capture)
         self.recorded = RecordedSteps(
             module, self.learners, feed, enabled=feed.group is None and can_replay(self.device)
         )
         self.unchecked_steps, self.all_learn = 0, False
-        self.result = FitResult(
-            module.pair, device=str(self.device), precision=settings.precision,
-            quantity=objective.quantity,
-        )  # fmt: skip
-        self.best: dict[str, Tensor] | None = None
-        self.recorder: Recorder | None = None
-        self.remarks_made: set[str] = set()
 
     def run(self) -> FitResult:
         """All epochs that are left; the pair then has the weights that are kept."""
@@ -103,16 +88,6 @@ class Training:
             self.recorder.finish(result)
         return result
 
-    @property
-    def player_names(self) -> list[str]:
-        """Names of the players, in the order of their updates."""
-        return [learner.player.name for learner in self.learners]
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this process writes and prints."""
-        return self.group is None or self.group.rank == 0
-
     def try_players(self) -> None:
         """What is wrong with an objective, or it with the pair, shows before a run directory is begun.
 
@@ -124,20 +99,6 @@ class Training:
             batch = self.feed.training.batch(slice(0, 2))
             for learner in self.learners:
                 learner.step.function(*batch, {})
-
-    def keep(self, recorder: Recorder) -> None:
-        """Go on from where the run directory is, and write every epoch into it."""
-        self.recorder = recorder
-        recorder.restore(self)
-        for learner in self.learners:  # a resumed run goes on as it was begun
-            learner.step.capture = recorder.config["settings"]["captured"]
-
-    def scalars(self, numbers: Mapping[str, float]) -> dict[str, Tensor]:
-        """Numbers as tensors on the device."""
-        return {name: self.scalar(number) for name, number in numbers.items()}
-
-    def scalar(self, number: float) -> Tensor:
-        return torch.full((), number, dtype=as_dtype(self.settings.precision), device=self.device)
 
     # ------------------------------------------------------------------ one epoch
 
@@ -159,9 +120,10 @@ class Training:
         # On a GPU reading a loss would wait for it, so a whole epoch runs unread and is repeated
         # with a look at every loss only where one was not finite.
         look = not runs_ahead(self.device) or not self.feed.training.can_repeat
-        before = _clone(self.module.state_dict())
+        before = clone_state(self.module.state_dict())
         optimizers_before = [
-            None if look else _clone(learner.optimizer.state_dict()) for learner in self.learners
+            None if look else clone_state(learner.optimizer.state_dict())
+            for learner in self.learners
         ]
         try:
             averages = self.steps(epoch, kl_weight, look)
@@ -272,96 +234,3 @@ class Training:
             sums = self.group.sums(float(total), count)
             return sums[0] / sums[1]
         return float(total) / count
-
-    # ------------------------------------------------------------------ several processes
-
-    def share(self) -> None:
-        """The state of the first process in all of them."""
-        if self.group is None:
-            return
-        state = self.group.from_first((
-            self.module.state_dict(), self.best,
-            [_learner_state(learner) for learner in self.learners], progress_of(self.result),
-        ))  # fmt: skip
-        weights, self.best, learner_states, progress = state
-        self.module.load_state_dict(weights)
-        for learner, (optimizer, scheduler, capture) in zip(
-            self.learners, learner_states, strict=True
-        ):
-            learner.optimizer.load_state_dict(optimizer)
-            learner.step.capture = capture
-            if learner.scheduler is not None:
-                learner.scheduler.load_state_dict(scheduler)
-        go_on_from(self.result, progress)
-
-    def share_buffers(self) -> None:
-        """Buffers that training changes differ between processes: those of the first are kept."""
-        if self.group is None:
-            return
-        buffers = dict(self.module.named_buffers())
-        if buffers:
-            kept = self.group.from_first(buffers)
-            for name, buffer in buffers.items():
-                buffer.copy_(kept[name])
-
-    # ------------------------------------------------------------------ after an epoch
-
-    def note(self, averages: Averages, validation: float | None, seconds: float) -> None:
-        """Note an epoch, and keep its weights where its value is the best so far."""
-        result = self.result
-        value, metrics = averages.numbers()
-        decisive, curve = validation, result.validation_elbo
-        if validation is None and self.objective.keeps == "best":
-            decisive, curve = value, result.elbo
-        better = decisive is not None and math.isfinite(decisive)
-        if better and self.best is not None:
-            better = decisive > curve[result.best_epoch - 1]  # type: ignore[operator]
-        if better:
-            self.best = _clone(self.module.state_dict())
-        result.elbo.append(value)
-        for name, number in metrics.items():
-            result.metrics.setdefault(name, []).append(number)
-        result.learning_rate.append(float(self.learners[0].optimizer.param_groups[0]["lr"]))
-        result.seconds.append(seconds)
-        if validation is not None:
-            result.validation_elbo.append(validation)
-        if better:
-            result.best_epoch = len(result.elbo)
-
-    def step_schedulers(self, kl_weight: float) -> None:
-        result = self.result
-        for learner in self.learners:
-            scheduler = learner.scheduler
-            if isinstance(scheduler, ReduceLROnPlateau):
-                # During a warm-up the training value falls because the weight of the KL terms rises.
-                if kl_weight == 1 or result.validation_elbo:
-                    scheduler.step(-(result.validation_elbo or result.elbo)[-1])
-            elif scheduler is not None:
-                scheduler.step()
-
-    def make_remarks(self) -> None:
-        """What the objective has to say about the epochs so far, each remark once."""
-        for remark in self.objective.remarks(self.result):
-            if remark not in self.remarks_made:
-                self.remarks_made.add(remark)
-                if self.is_first:
-                    warnings.warn(f"fit: {remark}", stacklevel=2)
-
-
-def _learner_state(learner: Learner) -> tuple[Any, Any, bool]:
-    scheduler = learner.scheduler
-    return (
-        learner.optimizer.state_dict(),
-        None if scheduler is None else scheduler.state_dict(),
-        learner.step.capture,
-    )
-
-
-def _clone(state: Any) -> Any:
-    if isinstance(state, Tensor):
-        return state.detach().clone()
-    if isinstance(state, Mapping):
-        return {key: _clone(value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return type(state)(_clone(value) for value in state)
-    return state
