@@ -1,8 +1,8 @@
-"""A step of any pair as one graph of tensor operations: Pyro's handlers run once, when it is made.
+"""A step of any pair as one graph of tensor operations, so that Pyro's handlers run only once.
 
-A graph is good for one shape of batch. What varies from step to step must be a tensor that goes in: a
-Python number would be baked in. So every graph is held against the step as written, on the same
-noise, at its first uses and again and again later; where they disagree, the step as written is used.
+A graph is valid for one shape of batch. Whatever changes between steps must be an input tensor: a
+Python number becomes a constant of the graph. Therefore each graph is compared with the eager step,
+on the same noise, at its first uses and regularly later. If they disagree, the eager step is used.
 """
 
 from __future__ import annotations
@@ -22,24 +22,39 @@ from probgen.inference.compute.inductor import compiled, has_compiler
 
 Tensors = Mapping[str, Tensor]
 Function = Callable[[Tensors, Tensors, Tensors], Tensor | tuple[Tensor, Tensors]]
-"""Of values and masks by variable name, and of further tensors: what one step computes.
+"""What one step computes from values and masks by variable name, and from further tensors.
 
-Either a tensor alone, or a tensor and metrics, scalars by name, which take no part in gradients.
+It returns a tensor, or a tensor and metrics: scalars by name, which have no gradients.
 """
 
 CHECKS = 2
-"""Batches on which a new graph is held against the step as written."""
+"""Number of batches on which a new graph is compared with the eager step."""
 
 MOST_GRAPHS = 8
-"""Shapes and structures that are captured; a stream of batches may have no end of them."""
+"""Largest number of graphs, one per shape of batch; a stream of batches may have any number."""
 
 
 class CaptureWarning(UserWarning):
-    """A step runs as written, without a captured graph, and why."""
+    """A step runs eagerly, without a captured graph; the message says why.
+
+    Only the speed differs. `compile=False` asks for eager steps and gives no warning.
+
+    Example:
+        Stop the program instead of training slowly:
+
+        >>> import warnings, probgen as pg
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", pg.CaptureWarning)
+        ...     try:
+        ...         warnings.warn("fit: VAE runs eagerly", pg.CaptureWarning)
+        ...     except pg.CaptureWarning as error:
+        ...         print(error)
+        fit: VAE runs eagerly
+    """
 
 
 def check_compile(compile: bool | str, owner: str) -> None:
-    """What users may say of compiling.
+    """Check the argument `compile` of a public function.
 
     Raises:
         ValueError: neither a bool nor `"auto"`.
@@ -49,20 +64,20 @@ def check_compile(compile: bool | str, owner: str) -> None:
 
 
 class Captured:
-    """A function of batches, with gradients of parameters if asked for.
+    """A function of batches that is captured as graphs, with gradients of parameters if requested.
 
     Attributes:
-        metrics: those of the last call.
+        metrics: the metrics of the last call.
 
     Args:
         pair: the module whose parameters and buffers the function depends on, with a `name`.
-        function: what a step computes; with gradients a scalar.
-        gradients: leave the gradient of each parameter in `.grad`.
-        capture: make graphs; otherwise every call runs the function as written.
-        precision: `"float32"`, `"float64"` or `"bf16"`, for the tolerance of the comparison.
+        function: what a step computes; it must be a scalar if gradients are requested.
+        gradients: whether to leave the gradient of each parameter in `.grad`.
+        capture: whether to make graphs; if false, every call runs the function eagerly.
+        precision: `"float32"`, `"float64"` or `"bf16"`; it sets the tolerance of the comparison.
         owner: the function that messages name.
         parameters: those whose gradients are computed, by default all that require one. The others
-            are constants in the step, and their gradients stay as they were.
+            are constants in the step, and their `.grad` does not change.
     """
 
     def __init__(
@@ -82,19 +97,19 @@ class Captured:
         self._graphs: dict[Any, _Graph] = {}
 
     def __call__(self, values: Tensors, masks: Tensors, further: Tensors) -> Tensor:
-        """The function's value; gradients are left in the parameters."""
+        """Return the function's value, and leave the gradients in the parameters."""
         parts = (values, masks, further)
         if not self.capture:
-            return self.as_written(*parts)
+            return self.run_eagerly(*parts)
         key = self._key(parts)
         graph = self._graphs.get(key)
         if graph is None and len(self._graphs) == MOST_GRAPHS:
-            return self.as_written(*parts)
+            return self.run_eagerly(*parts)
         if graph is None:
             try:
                 graph = self._graphs[key] = self._make(parts)
-            except Exception as error:  # what a tracer or compiler may raise has no end
-                return self._give_up(words(error), parts)
+            except Exception as error:  # a tracer or compiler may raise any exception
+                return self._give_up(first_line(error), parts)
         if graph.checks:
             reason = self._disagreement(graph, parts)
             if reason:
@@ -102,23 +117,23 @@ class Captured:
             graph.checks -= 1
         return self._run(graph, parts)
 
-    def settled(self, values: Tensors, masks: Tensors, further: Tensors) -> bool:
-        """Whether there is a graph for such a batch that has passed its checks."""
+    def has_checked_graph(self, values: Tensors, masks: Tensors, further: Tensors) -> bool:
+        """Whether a graph for a batch of this shape has passed its checks."""
         graph = self._graphs.get(self._key((values, masks, further)))
         return graph is not None and not graph.checks
 
     def run(self, values: Tensors, masks: Tensors, further: Tensors) -> Tensor:
-        """The value by a graph that is there, unchecked."""
+        """Run the existing graph for a batch of this shape, without a check."""
         parts = (values, masks, further)
         return self._run(self._graphs[self._key(parts)], parts)
 
     def check_again(self) -> None:
-        """Hold every graph against the step as written at its next use."""
+        """Compare every graph with the eager step at its next use."""
         for graph in self._graphs.values():
             graph.checks = max(graph.checks, 1)
 
-    def as_written(self, values: Tensors, masks: Tensors, further: Tensors) -> Tensor:
-        """The same without a graph."""
+    def run_eagerly(self, values: Tensors, masks: Tensors, further: Tensors) -> Tensor:
+        """Do the same without a graph."""
         with self._others_constant():
             value, metrics = _with_metrics(self.function(values, masks, further))
             if self.gradients:
@@ -130,7 +145,7 @@ class Captured:
 
     @contextmanager
     def _others_constant(self) -> Iterator[None]:
-        """Without gradients of the other parameters, so that nothing is computed for them."""
+        """Treat the other parameters as constants, so that no gradients are computed for them."""
         try:
             for _, parameter in self._others:
                 parameter.requires_grad_(False)
@@ -146,8 +161,8 @@ class Captured:
         )
 
     def _run(self, graph: _Graph, parts: Sequence[Tensors]) -> Tensor:
-        # The gradients of the step before are kept until now: new ones get fresh memory while they
-        # live, and theirs the time after, so that nothing goes back to the system and out again.
+        # The gradients of the previous step are still alive here, so the new ones get other memory,
+        # and the two blocks alternate. Nothing is returned to the system and allocated again.
         value, *rest = graph.run(*self._inputs(parts))
         self.metrics = dict(zip(graph.metrics, rest, strict=False))
         for parameter, gradient in zip(graph.reached, rest[len(graph.metrics) :], strict=True):
@@ -158,12 +173,12 @@ class Captured:
         self.capture = False
         self._graphs.clear()
         warnings.warn(
-            f"{self.owner}: {self.pair.name} runs as written, without a captured graph: {reason} "
-            "Only the speed differs; compile=False says so beforehand.",
+            f"{self.owner}: {self.pair.name} runs eagerly, without a captured graph: {reason} "
+            "Only the speed differs; use compile=False to avoid this warning.",
             CaptureWarning,
             stacklevel=2,
         )
-        return self.as_written(*parts)
+        return self.run_eagerly(*parts)
 
     def _inputs(self, parts: Sequence[Tensors]) -> list[Tensor]:
         tensors = [p.data for _, p in (*self._own, *self._others)]
@@ -173,23 +188,24 @@ class Captured:
     def _make(self, parts: Sequence[Tensors]) -> _Graph:
         step = _Step(self.pair, self.function)
         names = [f"pair.{name}" for name, _ in self._own]
-        rest = [f"pair.{name}" for name, _ in (*self._others, *self.pair.named_buffers())]
+        constants = [f"pair.{name}" for name, _ in (*self._others, *self.pair.named_buffers())]
         reached: list[nn.Parameter] = []
         metric_names: list[str] = []
 
         def flat(*tensors: Tensor) -> list[Tensor]:
             inputs = iter(tensors)
             weights = [next(inputs).detach().requires_grad_(self.gradients) for _ in names]
-            state = dict(zip(names, weights, strict=True)) | {name: next(inputs) for name in rest}
-            given = tuple({name: next(inputs) for name in part} for part in parts)
-            value, metrics = _with_metrics(torch.func.functional_call(step, state, given))
+            state = dict(zip(names, weights, strict=True))
+            state |= {name: next(inputs) for name in constants}
+            batch = tuple({name: next(inputs) for name in part} for part in parts)
+            value, metrics = _with_metrics(torch.func.functional_call(step, state, batch))
             metric_names[:] = metrics
             detached = [metric.detach() for metric in metrics.values()]
             if not self.gradients:
                 return [value, *detached]
-            found = torch.autograd.grad(value, weights, allow_unused=True)
-            reached[:] = [p for p, g in zip(self.parameters, found, strict=True) if g is not None]
-            return [value.detach(), *detached, *(g.contiguous() for g in found if g is not None)]
+            grads = torch.autograd.grad(value, weights, allow_unused=True)
+            reached[:] = [p for p, g in zip(self.parameters, grads, strict=True) if g is not None]
+            return [value.detach(), *detached, *(g.contiguous() for g in grads if g is not None)]
 
         inputs = self._inputs(parts)
         device = inputs[0].device if inputs else torch.device("cpu")
@@ -198,44 +214,44 @@ class Captured:
         return _Graph(run, list(reached), list(metric_names))
 
     def _disagreement(self, graph: _Graph, parts: Sequence[Tensors]) -> str:
-        """Nothing, or in words how graph and function differ on the same noise."""
+        """How graph and function differ on the same noise, in words; empty if they agree."""
         device = next(t for part in parts for t in part.values()).device
-        before, kept = random_state(device), [b.clone() for b in self.buffers]
+        noise, buffers = random_state(device), [b.clone() for b in self.buffers]
         metrics: list[Tensors] = []
 
         def outcome(run: Callable[[], Tensor]) -> list[Tensor]:
-            set_random_state(before, device)
-            for buffer, value in zip(self.buffers, kept, strict=True):
+            set_random_state(noise, device)
+            for buffer, value in zip(self.buffers, buffers, strict=True):
                 buffer.copy_(value)
-            found = [run(), *(p.grad for p in self.parameters if self.gradients)]
+            results = [run(), *(p.grad for p in self.parameters if self.gradients)]
             metrics.append(self.metrics)
-            found += [b.to(torch.float64, copy=True) for b in self.buffers]
+            results += [b.to(torch.float64, copy=True) for b in self.buffers]
             zero = torch.zeros((), device=device)
-            return [zero if t is None else t.detach() for t in found]
+            return [zero if t is None else t.detach() for t in results]
 
         with torch.enable_grad() if self.gradients else torch.no_grad():
-            written = outcome(lambda: self.as_written(*parts))
+            eager = outcome(lambda: self.run_eagerly(*parts))
             for parameter in self.parameters:
                 parameter.grad = None
             try:
                 captured = outcome(lambda: self._run(graph, parts))
-            except Exception as error:  # a compiled graph that cannot run
-                set_random_state(before, device)
-                return words(error)
-        set_random_state(before, device)
-        for buffer, value in zip(self.buffers, kept, strict=True):
+            except Exception as error:  # the compiled graph cannot run
+                set_random_state(noise, device)
+                return first_line(error)
+        set_random_state(noise, device)
+        for buffer, value in zip(self.buffers, buffers, strict=True):
             buffer.copy_(value)
-        if self.gradients and not bool(written[0].isfinite()):
-            return ""  # nothing to compare; whoever reads the loss says why
+        if self.gradients and not bool(eager[0].isfinite()):
+            return ""  # nothing to compare; the caller reads the loss and reports it
         for name, metric in metrics[0].items():
             reason = difference([metric], [metrics[1][name]], self.tolerance)
             if reason:
                 return reason.replace("the value", f"the metric {name}", 1)
-        return difference(written, captured, self.tolerance)
+        return difference(eager, captured, self.tolerance)
 
 
 class _Graph:
-    """A captured graph, the metrics and gradients that it returns, and the checks that are left."""
+    """A captured graph, the parameters and metrics that it has results for, and the checks left."""
 
     def __init__(
         self, run: Callable[..., Any], reached: list[nn.Parameter], metrics: list[str]
@@ -243,12 +259,12 @@ class _Graph:
         self.run, self.reached, self.metrics, self.checks = run, reached, metrics, CHECKS
 
 
-def _with_metrics(found: Tensor | tuple[Tensor, Tensors]) -> tuple[Tensor, Tensors]:
-    return found if isinstance(found, tuple) else (found, {})
+def _with_metrics(result: Tensor | tuple[Tensor, Tensors]) -> tuple[Tensor, Tensors]:
+    return result if isinstance(result, tuple) else (result, {})
 
 
 class _Step(nn.Module):
-    """Holds the pair so that its tensors can be exchanged for a call."""
+    """A module with the pair as a part, so that a call can replace the pair's tensors."""
 
     def __init__(self, pair: Any, function: Function) -> None:
         super().__init__()
@@ -262,7 +278,7 @@ class _Step(nn.Module):
 def trace(
     inputs: Sequence[Tensor], function: Callable[..., Any], device: torch.device, gradients: bool
 ) -> Any:
-    """The operations of a function of tensors, in order; random states are left as they were."""
+    """Record the operations of a function of tensors; the random states do not change."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     with ExitStack() as stack:
@@ -274,7 +290,7 @@ def trace(
         return make_fx(function)(*inputs)
 
 
-def words(error: Exception) -> str:
-    """The first line of what went wrong."""
+def first_line(error: Exception) -> str:
+    """The type of an exception and the first line of its message."""
     text = str(error).strip().split("\n")[0][:200]
     return f"{type(error).__name__}: {text.rstrip('.')}."

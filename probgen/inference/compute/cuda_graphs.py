@@ -1,8 +1,8 @@
 """A whole step on a GPU, recorded once as a CUDA graph and replayed by a single call from Python.
 
-Rows of the batch, loss, gradients and optimizer become one sequence of kernels. What varies from step to
-step are tensors that stay where they are: the rows' numbers, the KL weight of a warm-up, the learning
-rates. Noise comes from the GPU's generator, which a replay moves on as the step as written would.
+Rows of the batch, loss, gradients and optimizer become one sequence of kernels. Whatever changes between
+steps is copied into tensors at fixed addresses: the row indices, the KL weight of a warm-up, and the
+learning rates. Noise comes from the GPU's generator, which a replay advances as the eager step would.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ import torch
 from torch import Tensor
 
 from probgen.basics.randomness import random_state, set_random_state
-from probgen.inference.compute.capture import Captured, CaptureWarning, Tensors, words
+from probgen.inference.compute.capture import Captured, CaptureWarning, Tensors, first_line
 from probgen.inference.compute.comparison import difference
 
 Settings = list[dict[str, Any]]
 
 
 class Replay:
-    """Recorded steps over resident data.
+    """Recorded steps over data that stay on the GPU.
 
-    An optimizer is part of the recording where it can be: torch's Adam and its relatives, fused or
-    `capturable`, without hooks. Another one steps after each replay, as what Python does in a step
-    of its own would not be replayed.
+    The optimizer is part of the recording if it can be: torch's Adam and its variants, fused or
+    `capturable`, without hooks. Any other optimizer steps in Python after each replay, because a
+    recording does not repeat the Python code of its step.
 
     Args:
-        batch: values and masks of rows of the data, given a tensor of their numbers.
-        size: rows of every batch.
-        step: the captured loss, with a graph of such batches that has passed its checks.
-        optimizer: with a state from at least one step.
-        further: what else the loss takes.
+        batch: returns the values and masks of the rows whose indices it is given.
+        size: number of rows in every batch.
+        step: the captured loss, with a checked graph for batches of this size.
+        optimizer: an optimizer that has made at least one step, so that it has a state.
+        further: the further inputs of the loss.
 
     Raises:
         RuntimeError: something in the step cannot be recorded.
@@ -63,7 +63,7 @@ class Replay:
         self.gradients = [parameter.grad for parameter in step.parameters]
 
     def begin(self, further: Tensors) -> bool:
-        """Take over what holds for an epoch; false where another recording is needed."""
+        """Copy in the inputs of an epoch; return false if a new recording is needed."""
         if further.keys() != self.further.keys() or _settings(self.optimizer) != self._settings:
             return False
         for name, tensor in further.items():
@@ -76,21 +76,21 @@ class Replay:
         """One step over these rows of the data.
 
         Raises:
-            DisagreementError: it is off from the step as written; nothing was changed.
+            DisagreementError: it disagrees with the eager step; nothing was changed.
         """
-        check = self._held_against(rows) if self.unchecked else None
+        check = self._check_against_eager(rows) if self.unchecked else None
         self.rows.copy_(rows)
         self._replay()
         if check is not None:
             check()
             self.unchecked = False
         if not self.whole:
-            self._hand_out()
+            self._set_gradients()
             self.optimizer.step()
         self.count += 1
 
-    def taken(self) -> tuple[Tensor, dict[str, Tensor], int]:
-        """Average loss and metrics of the steps since this was last asked, and their number of data."""
+    def pop_averages(self) -> tuple[Tensor, dict[str, Tensor], int]:
+        """Average loss and metrics of the steps since the last call, and their number of data."""
         steps, count = max(1, self.count), self.count * self.size
         mean = self.total / steps
         metrics = {name: total / steps for name, total in self.metrics.items()}
@@ -109,35 +109,34 @@ class Replay:
             with _rates_as_tensors(self.optimizer, self.rates):
                 self.optimizer.step()
 
-    def _hand_out(self) -> None:
+    def _set_gradients(self) -> None:
         for parameter, gradient in zip(self.step.parameters, self.gradients, strict=True):
             parameter.grad = gradient
 
-    def _held_against(self, rows: Tensor) -> Callable[[], None]:
-        """Run the step as written; what it returns compares the replay with it."""
+    def _check_against_eager(self, rows: Tensor) -> Callable[[], None]:
+        """Run the eager step, and return a function that compares the following replay with it."""
         state = random_state(self.device)
         tensors = [*self.step.parameters, *self.step.buffers]
-        kept = [tensor.detach().clone() for tensor in tensors]
+        tensors_before = [tensor.detach().clone() for tensor in tensors]
         optimizer = copy.deepcopy(self.optimizer.state_dict())
         totals = [self.total, *self.metrics.values()]
         totals_before = [total.clone() for total in totals]
 
-        def put_back() -> None:
+        def restore_tensors() -> None:
             with torch.no_grad():
-                for tensor, before in zip(tensors, kept, strict=True):
+                for tensor, before in zip(tensors, tensors_before, strict=True):
                     tensor.copy_(before)
 
         values, masks = self.batch(rows)
-        written = self.outcome(self.step.as_written(values, masks, self.further), None)
-        put_back()
+        eager = self.outcome(self.step.run_eagerly(values, masks, self.further), None)
+        restore_tensors()
         set_random_state(state, self.device)
 
         def compare() -> None:
-            reason = difference(
-                written, self.outcome(self.loss, self.gradients), self.step.tolerance
-            )
-            if reason and bool(written[0].isfinite()):
-                put_back()
+            replayed = self.outcome(self.loss, self.gradients)
+            reason = difference(eager, replayed, self.step.tolerance)
+            if reason and bool(eager[0].isfinite()):
+                restore_tensors()
                 self.optimizer.load_state_dict(optimizer)
                 for total, before in zip(totals, totals_before, strict=True):
                     total.copy_(before)
@@ -147,25 +146,25 @@ class Replay:
         return compare
 
     def outcome(self, loss: Tensor, gradients: list[Tensor | None] | None) -> list[Tensor]:
-        """Value, gradients, and a copy of the buffers."""
+        """The value, the gradients, and a copy of the buffers."""
         if gradients is None:
             gradients = [parameter.grad for parameter in self.step.parameters]
         zero = torch.zeros((), device=self.device)
-        found = [loss, *(zero if gradient is None else gradient for gradient in gradients)]
-        return found + [b.to(torch.float64, copy=True) for b in self.step.buffers]
+        results = [loss, *(zero if gradient is None else gradient for gradient in gradients)]
+        return results + [b.to(torch.float64, copy=True) for b in self.step.buffers]
 
 
 class DisagreementError(RuntimeError):
-    """A replay is off from the step as written."""
+    """A replay disagrees with the eager step."""
 
 
 def can_replay(device: torch.device) -> bool:
-    """Whether steps can be recorded there."""
+    """Whether steps can be recorded on this device."""
     return device.type == "cuda"
 
 
 def recorded(run: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """The kernels that `run` launches, as one launch; they do not run while they are recorded."""
+    """Record the kernels that `run` launches as one launch; recording does not run them."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(device), torch.cuda.graph(graph):
         run()
@@ -173,10 +172,10 @@ def recorded(run: Callable[[], None], device: torch.device) -> Callable[[], None
 
 
 def without_replay(pair_name: str, error: Exception) -> None:
-    """Say once that steps go on without a recording."""
+    """Warn that the following steps run without a recording."""
     warnings.warn(
         f"fit: steps of {pair_name} are captured, but not replayed as one CUDA graph: "
-        f"{words(error)} Only the speed differs.",
+        f"{first_line(error)} Only the speed differs.",
         CaptureWarning,
         stacklevel=2,
     )
@@ -184,14 +183,14 @@ def without_replay(pair_name: str, error: Exception) -> None:
 
 @contextmanager
 def _rates_as_tensors(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> Iterator[None]:
-    """While it is recorded, an optimizer reads its rates from tensors and keeps its step on the GPU."""
-    kept = [(group["lr"], group["capturable"]) for group in optimizer.param_groups]
+    """During the recording, keep learning rates and step counts in tensors on the GPU."""
+    before = [(group["lr"], group["capturable"]) for group in optimizer.param_groups]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"], group["capturable"] = rate, True
     try:
         yield
     finally:
-        for group, (rate_before, capturable) in zip(optimizer.param_groups, kept, strict=True):
+        for group, (rate_before, capturable) in zip(optimizer.param_groups, before, strict=True):
             group["lr"], group["capturable"] = rate_before, capturable
 
 
@@ -206,7 +205,7 @@ def _can_be_recorded(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _settings(optimizer: torch.optim.Optimizer) -> Settings:
-    """What a recording has baked in: all but rates and parameters."""
+    """The settings that a recording cannot change later: all but learning rates and parameters."""
     return [
         {name: value for name, value in group.items() if name not in ("params", "lr")}
         for group in optimizer.param_groups

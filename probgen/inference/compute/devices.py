@@ -1,4 +1,4 @@
-"""Where and how precisely to compute: the device and the dtype."""
+"""The device and the precision of a computation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from probgen.pair import LatentVariableModel
 
 FORCED = "bf16-forced"
-"""bfloat16 also where it is slower than float32."""
+"""The precision that uses bfloat16 even if it is slower than float32 on the device."""
 
 PRECISIONS = {
     "float32": torch.float32,
@@ -20,18 +20,31 @@ PRECISIONS = {
     "bf16": torch.float32,
     FORCED: torch.float32,
 }
-"""The dtype of weights and log-probabilities; bf16 is that of the matrix products alone."""
+"""The dtype of weights and log-probabilities; with bf16 only matrix products use bfloat16."""
 
 
 class PrecisionWarning(UserWarning):
-    """Something is computed in another precision than the one asked for, and why."""
+    """The precision in use differs from the one requested; the message says why.
+
+    Example:
+        Stop the program instead of using another precision:
+
+        >>> import warnings, probgen as pg
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", pg.PrecisionWarning)
+        ...     try:
+        ...         warnings.warn("fit: float32 is used", pg.PrecisionWarning)
+        ...     except pg.PrecisionWarning as error:
+        ...         print(error)
+        fit: float32 is used
+    """
 
 
 def as_device(device: str | torch.device) -> torch.device:
-    """`"auto"` is the GPU where there is one, otherwise the CPU.
+    """The device that a user named; `"auto"` is the GPU if there is one, otherwise the CPU.
 
     Raises:
-        ValueError: an unknown device, or one that is not there.
+        ValueError: the device is unknown or not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -57,33 +70,29 @@ def as_dtype(precision: str) -> torch.dtype:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for products in bfloat16; elsewhere they are emulated."""
+    """Whether the device has instructions for bfloat16 products; without them they are emulated."""
     if device.type == "cpu":
-        names = (
-            "avx512_bf16",
-            "amx_bf16",
-            "bf16",
-            "sve_bf16",
-        )  # of x86 the first two, ARM the others
+        names = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # two of x86, two of ARM
         if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
             return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-        known = torch.cpu.get_capabilities()
-        return torch.backends.mkldnn.is_available() and any(known.get(name) for name in names)
+        capabilities = torch.cpu.get_capabilities()
+        supported = any(capabilities.get(name) for name in names)
+        return torch.backends.mkldnn.is_available() and supported
     if device.type == "cuda" and torch.version.hip is None:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return True
 
 
 def used_precision(precision: str, device: torch.device, owner: str) -> str:
-    """The precision that is computed in: `"bf16"` only where it pays, or where it is forced.
+    """The precision to compute in: `"bf16"` only if the device supports it, or if it is forced.
 
-    Emulated, its products take seven to ten times as long as those of float32.
+    Emulated bfloat16 products take seven to ten times as long as float32 products.
 
     Raises:
         ValueError: an unknown precision.
 
     Warns:
-        PrecisionWarning: float32 takes the place of bfloat16.
+        PrecisionWarning: float32 is used instead of bfloat16.
     """
     as_dtype(precision)
     if precision == FORCED:
@@ -91,9 +100,9 @@ def used_precision(precision: str, device: torch.device, owner: str) -> str:
     if precision != "bf16" or has_bf16(device):
         return precision
     warnings.warn(
-        f'{owner}: precision="bf16" would be slower than "float32" here, since {device} has no '
-        f'instructions for it, so float32 is used. precision="float32" says so beforehand; '
-        f'"{FORCED}" takes bfloat16 all the same.',
+        f'{owner}: precision="bf16" would be slower than "float32" here, because {device} has no '
+        'instructions for it, so float32 is used. Use precision="float32" to avoid this warning, '
+        f'or "{FORCED}" to use bfloat16 anyway.',
         PrecisionWarning,
         stacklevel=3,
     )
@@ -101,22 +110,22 @@ def used_precision(precision: str, device: torch.device, owner: str) -> str:
 
 
 def runs_ahead(device: torch.device) -> bool:
-    """Whether Python goes on while the device computes, so that reading a number would wait."""
+    """Whether Python continues while the device computes, so that reading a number has to wait."""
     return device.type != "cpu"
 
 
 def mixed(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """For `"bf16"` a context in which matrix products and convolutions are taken in bfloat16."""
+    """A context in which `"bf16"` computes matrix products and convolutions in bfloat16."""
     if precision != "bf16":
         return nullcontext()
-    # The cache of cast weights would outlive a step of the optimizer.
+    # A cache of converted weights would be out of date after a step of the optimizer.
     return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
 
 
 def placed(
     pair: LatentVariableModel, device: torch.device, dtype: torch.dtype
 ) -> LatentVariableModel:
-    """The pair itself where it already is on that device and of that dtype, otherwise a copy."""
+    """The pair itself if it already has that device and dtype, otherwise a copy that has."""
     tensors = [*pair.parameters(), *pair.buffers()]
     floating = (t for t in tensors if t.is_floating_point())
     if all(same_device(t.device, device) and t.dtype == dtype for t in floating):
@@ -125,7 +134,7 @@ def placed(
 
 
 def same_device(a: torch.device, b: torch.device) -> bool:
-    """Whether two devices are one; `cuda` and `cuda:0` are where 0 is the current one."""
+    """Whether two devices are the same; `cuda` is the current GPU, such as `cuda:0`."""
     if a.type != b.type or a.type != "cuda":
         return a.type == b.type
     current = torch.cuda.current_device()

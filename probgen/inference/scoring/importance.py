@@ -75,7 +75,7 @@ class ImportanceWeights:
     def __call__(
         self, values: Tensors, masks: Tensors, first: int, draws: int, repeated: bool
     ) -> Tensor:
-        """See `LogWeights`; a pass that is not repeated runs as written, without a graph."""
+        """See `LogWeights`; a pass that is not repeated runs eagerly, without a graph."""
         if draws not in self._passes:
             self._passes[draws] = Captured(
                 self.pair, partial(self._log_weights, draws), gradients=False,
@@ -84,7 +84,7 @@ class ImportanceWeights:
             )  # fmt: skip
         run = self._passes[draws]
         noise = {name: points[first : first + draws] for name, points in self.noise.items()}
-        return (run if repeated else run.as_written)(values, masks, noise)
+        return (run if repeated else run.run_eagerly)(values, masks, noise)
 
     def _log_weights(self, draws: int, values: Tensors, masks: Tensors, noise: Tensors) -> Tensor:
         given = GivenNoise(noise) if noise else None

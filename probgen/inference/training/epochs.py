@@ -170,7 +170,7 @@ class Training(TrainingState):
                 averages.add(
                     update_all(
                         self.learners, batch, self.device, self.group,
-                        as_written=ragged, look=look, inspect=inspect,
+                        eager=ragged, look=look, inspect=inspect,
                     )
                 )  # fmt: skip
                 self.all_learn = True

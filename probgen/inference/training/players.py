@@ -45,11 +45,11 @@ class Learner:
 
     def update(
         self, batch: Sequence[Tensors], state: RandomState | None, group: Group | None,
-        as_written: bool, inspect: Inspect,
+        eager: bool, inspect: Inspect,
     ) -> Outcome:  # fmt: skip
         """One update: the loss before it, the metrics, and the number of data of all processes."""
         size = len(next(iter(batch[0].values())))
-        loss = (self.step.as_written if as_written else self.step)(*batch)
+        loss = (self.step.run_eagerly if eager else self.step)(*batch)
         inspect(self, loss, state)
         metrics = self.step.metrics
         if group is not None:
@@ -160,7 +160,7 @@ def _check_players(players: Sequence[Player], module: TrainingModule, objective:
 
 def update_all(
     learners: Sequence[Learner], batch: Sequence[Tensors], device: torch.device,
-    group: Group | None, *, as_written: bool, look: bool, inspect: Inspect,
+    group: Group | None, *, eager: bool, look: bool, inspect: Inspect,
 ) -> list[Outcome]:  # fmt: skip
     """One batch: every player's updates in order.
 
@@ -169,7 +169,7 @@ def update_all(
         batch: values, masks and further tensors.
         device: where.
         group: the processes that share the batch.
-        as_written: take the steps without graphs.
+        eager: whether to run the steps without graphs.
         look: note the random state before each update, from which it can be repeated.
         inspect: called before each update with the player, its loss and that state.
 
@@ -185,6 +185,6 @@ def update_all(
             state = random_state(device) if look or len(learners) > 1 else None
             if update == 0:
                 started = state
-            outcome = learner.update(batch, state, group, as_written, inspect)
+            outcome = learner.update(batch, state, group, eager, inspect)
         outcomes.append(outcome)
     return outcomes

@@ -63,7 +63,11 @@ class RecordedSteps:
     def try_to_record(self, values: Tensors, masks: Tensors, further: Tensors) -> None:
         """Record the step, once its graph has passed its checks."""
         step = self.learner.step
-        if self.replay is not None or not self.enabled or not step.settled(values, masks, further):
+        if (
+            self.replay is not None
+            or not self.enabled
+            or not step.has_checked_graph(values, masks, further)
+        ):
             return
         assert isinstance(self.training, Resident)
         try:
@@ -77,7 +81,7 @@ class RecordedSteps:
         """Average loss and metrics of the recorded steps of an epoch, if there were any."""
         if self.replay is None or not self.replay.count:
             return None
-        return self.replay.taken()
+        return self.replay.pop_averages()
 
     def _give_up(self, error: Exception) -> None:
         self.enabled, self.replay = False, None

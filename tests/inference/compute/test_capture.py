@@ -1,4 +1,4 @@
-"""Captured steps: the same numbers as the step as written, and what happens where they cannot be."""
+"""Captured steps: the same numbers as eager steps, and what happens if a step cannot be captured."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def outcome(step: Captured, *parts: Mapping[str, Tensor]) -> tuple[Tensor, list[
 
 
 def compare(pair: Any, objective: Any, batches: list[tuple[Any, Any, Any]]) -> Captured:
-    """Batch by batch, a captured step against one as written."""
+    """Compare a captured step with an eager one, batch by batch."""
     written, captured = (step_of(pair, objective, on) for on in (False, True))
     for parts in batches:
         value, gradients = outcome(written, *parts)
@@ -198,7 +198,7 @@ def test_which_fits_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     class Seen(Captured):
         def __call__(self, *parts: Any) -> Tensor:
             made.append(self.capture)
-            return self.as_written(*parts)
+            return self.run_eagerly(*parts)
 
     monkeypatch.setattr("probgen.inference.training.players.Captured", Seen)
     for epochs, wanted in ((2, False), (3, True)):
@@ -273,9 +273,7 @@ class Drifts:
 def test_a_number_that_changes_is_noticed(changed: int, seen: int) -> None:
     """By the next check, after a hundred steps (25 epochs) or as many more; and then all is right."""
     objective = Drifts(lambda epoch: 1.0 if epoch < changed else 2.0)
-    with pytest.warns(
-        CaptureWarning, match=r"fit: VAE runs as written.* same noise .* off by"
-    ) as all:
+    with pytest.warns(CaptureWarning, match=r"fit: VAE runs eagerly.* same noise .* off by") as all:
         curve = pg.fit(
             vae(), structured(32), num_epochs=60, objective=objective, compile=True,
             scheduler=objective.schedule, **SETTINGS
@@ -294,7 +292,7 @@ def test_a_number_that_changes_in_every_call_is_noticed_at_once() -> None:
         calls.append(1)
         return pg.ELBO()(pair, data, **settings) * (1 + 0.1 * len(calls))
 
-    with pytest.warns(CaptureWarning, match="is no tensor and changes"):
+    with pytest.warns(CaptureWarning, match="changing value that is not a tensor"):
         pg.fit(vae(), structured(32), num_epochs=1, objective=objective, compile=True, **SETTINGS)
 
 
@@ -306,16 +304,14 @@ class Reads(torch.nn.Module):
 
 
 @pytest.mark.usefixtures("interpreted")
-def test_a_step_that_reads_tensors_runs_as_written() -> None:
+def test_a_step_that_reads_tensors_runs_eagerly() -> None:
     def build() -> pg.LatentVariableModel:
         torch.manual_seed(3)
         return pg.models.VAE(x=pg.Bernoulli(6), z=pg.Normal(2), hidden=(4,), encoder=Reads())
 
     a, b = build(), build()
     pg.fit(a, structured(32), num_epochs=2, **SETTINGS)
-    with pytest.warns(
-        CaptureWarning, match="VAE runs as written, without a captured graph"
-    ) as caught:
+    with pytest.warns(CaptureWarning, match="VAE runs eagerly, without a captured graph") as caught:
         pg.fit(b, structured(32), num_epochs=2, compile=True, **SETTINGS)
     assert len(caught) == 1 and torch.equal(weights(a), weights(b))
 

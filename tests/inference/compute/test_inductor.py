@@ -19,7 +19,7 @@ from probgen.basics.randomness import fixed_seed
 from probgen.inference.compute import inductor as compilation
 from probgen.inference.compute.capture import Captured, trace
 from probgen.inference.compute.inductor import (
-    WORTH,
+    FEWEST_PRODUCTS,
     _dense,
     _tanh,
     compiled,
@@ -108,10 +108,10 @@ def outcome(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error::probgen.CaptureWarning")
 def test_a_compiled_step_takes_large_products_by_onednn() -> None:
-    """Within float32's rounding of the step as written in float64."""
+    """Within float32's rounding of the eager step in float64."""
     torch.manual_seed(1)
     values = {"x": torch.bernoulli(torch.full((64, 200), 0.3))}
-    assert 64 * 200 * 150 > WORTH > 64 * 150 * 8
+    assert 64 * 200 * 150 > FEWEST_PRODUCTS > 64 * 150 * 8
     exact, _ = outcome("float64", False, values)
     found, counted = outcome("float32", True, values)
     assert counted.ours == 5  # twice two layers and their gradients, but for that of the data
@@ -133,7 +133,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return graph
 
     monkeypatch.setattr(compilation, "_machine_code", machine_code)
-    monkeypatch.setattr(compilation, "_kept", OrderedDict())
+    monkeypatch.setattr(compilation, "_cache", OrderedDict())
     return made
 
 
@@ -204,12 +204,12 @@ def test_machine_code_is_kept_up_to_a_number(
     made: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The least recently used goes first."""
-    monkeypatch.setattr(compilation, "MOST_KEPT", 2)
+    monkeypatch.setattr(compilation, "CACHE_SIZE", 2)
     sizes = [1, 2, 1, 3, 1, 2, 3]  # 2 goes for 3, 3 for 2, 1 for 3
     for size in sizes:
         traced(lambda x: 2 * x, torch.ones(size))
     assert [len(graph(torch.ones(size))) for graph, size in zip(made, [1, 2, 3, 2, 3], strict=True)]
-    assert len(compilation._kept) == 2
+    assert len(compilation._cache) == 2
 
 
 def test_one_graph_from_several_threads(made: list[Any]) -> None:
@@ -225,7 +225,7 @@ def test_the_module_can_be_reloaded() -> None:
     again = importlib.reload(compilation)
     if has_onednn():
         assert torch.ops.probgen.product(torch.eye(2), torch.ones(2, 3)).tolist() == [[1, 1, 1]] * 2
-    assert again.WORTH == WORTH
+    assert again.FEWEST_PRODUCTS == FEWEST_PRODUCTS
 
 
 def test_tanh() -> None:
