@@ -1,9 +1,9 @@
-"""Several processes: the same weights in all of them, and one gradient between them.
+"""Several processes that train together: all have the same weights and average their gradients.
 
-Where a launcher (torchrun, srun) has started several processes, or the user's own code has made a process
-group, that group is joined and nothing is started; otherwise `probgen.inference.compute.spawn` starts a
-process per device. Every process takes its share of each batch; gradients are sent as one flat buffer,
-whether or not the step was captured.
+If a launcher (torchrun, srun) has started several processes, or the user's own code has made a process
+group, this group is used and no process is started. Otherwise `probgen.inference.compute.spawn` starts
+one process per device. Every process computes its share of each batch. Gradients are sent as one flat
+buffer, whether the step was captured or not.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _GROUP: ContextVar[Group | None] = ContextVar("group", default=None)
 
 
 def current_group(device: torch.device | None = None) -> Group | None:
-    """The processes that this one works with, if it is one of several.
+    """The group of processes that this process belongs to, or `None` if it works alone.
 
-    They are those that `launch` started, those of a process group that is there, or those that torchrun or
-    srun started, which are then joined into a group.
+    These are the processes that `launch` started, those of an existing process group, or those that
+    torchrun or srun started, which are then joined into a group.
 
     Args:
-        device: where this process computes; by default its GPU, or the CPU where there is none.
+        device: where this process computes; by default its GPU, or the CPU if there is none.
 
     Raises:
-        RuntimeError: the processes of the launcher cannot be joined; says why.
+        RuntimeError: the processes of the launcher cannot be joined; the message says why.
     """
     group = _GROUP.get()
     if group is not None:
@@ -46,22 +46,21 @@ def current_group(device: torch.device | None = None) -> Group | None:
     size = distributed.get_world_size()
     if size == 1:
         return None
-    kind = (
-        torch.device("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
-    )
-    if kind.type == "cuda" and kind.index is None:
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda" and device.index is None:
         local = int(os.environ.get("LOCAL_RANK", "0")) if here is None else here.local_rank
-        kind = torch.device("cuda", local % torch.cuda.device_count())
-    return Group(distributed.get_rank(), size, kind)
+        device = torch.device("cuda", local % torch.cuda.device_count())
+    return Group(distributed.get_rank(), size, device)
 
 
 def _has_group() -> bool:
-    """Whether the processes are joined into a group, by the user's own code or by an earlier call."""
+    """Whether a process group exists, made by the user's own code or by an earlier call."""
     return distributed.is_available() and distributed.is_initialized()
 
 
 def _join(here: Launch) -> None:
-    """Make one process group of the processes that a launcher started."""
+    """Join the processes that a launcher started into one process group."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     settings: dict[str, Any] = {}
     if here.name == "srun":
@@ -70,9 +69,9 @@ def _join(here: Launch) -> None:
         distributed.init_process_group(backend, **settings)
     except (RuntimeError, ValueError) as error:
         raise RuntimeError(
-            f"{here.name} started this process as number {here.rank} of {here.size}, but they cannot be "
-            f"joined ({str(error).splitlines()[0]}). Check that MASTER_ADDR and MASTER_PORT name a machine and "
-            "a free port that all of them reach, or start one process."
+            f"{here.name} started this process as number {here.rank} of {here.size}, but these processes "
+            f"cannot be joined ({str(error).splitlines()[0]}). Check that MASTER_ADDR and MASTER_PORT name a "
+            "machine and a free port that all processes can reach, or start one process only."
         ) from error
     atexit.register(_leave)
 
@@ -83,7 +82,7 @@ def _leave() -> None:
 
 
 def _address_of_slurm() -> str:
-    """Where the processes of a Slurm step meet: the first machine, and a port that follows from the job."""
+    """The address where the processes of a Slurm step connect: the first machine, a port by job number."""
     host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if host is None and os.environ.get("SLURM_STEP_NUM_NODES", "1") == "1":
         host = "127.0.0.1"
@@ -92,19 +91,19 @@ def _address_of_slurm() -> str:
             from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
         except ImportError:
             raise ImportError(
-                "Several machines under srun need lightning-fabric, which reads Slurm's list of machines: pip "
-                "install 'probgen[devices]'. Or set MASTER_ADDR and MASTER_PORT."
+                "Several machines under srun need lightning-fabric, which reads Slurm's list of machines: "
+                "run pip install 'probgen[devices]', or set MASTER_ADDR and MASTER_PORT."
             ) from None
         nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "")
         host = SLURMEnvironment.resolve_root_node_address(nodes)
-    if port is None:  # above the ports that a system gives away, and another one for each step
+    if port is None:  # outside the reserved ports, and a different one for each step
         job, step = (int(os.environ.get(f"SLURM_{name}_ID", "0")) for name in ("JOB", "STEP"))
         port = str(15_000 + (job * 7 + step) % 15_000)
     return f"tcp://{host}:{port}"
 
 
 def check_not_launched(owner: str, devices: int) -> None:
-    """Refuse to start processes within one of several that are there already.
+    """Refuse to start processes inside one of several processes that already share the work.
 
     Raises:
         ValueError: this is one of several processes, and `devices` asks for more.
@@ -118,19 +117,19 @@ def check_not_launched(owner: str, devices: int) -> None:
         size = 1 if here is None else here.size
     if size > 1:
         raise ValueError(
-            f"{owner}: devices={devices} inside one of {size} processes that were started already, which "
-            "share the work. Leave devices=1; the number of processes is what the launcher was told."
+            f"{owner}: devices={devices} was given inside one of {size} processes that already share the "
+            "work. Use devices=1; the launcher sets the number of processes."
         )
 
 
 class Group:
-    """This process among those of a fit or of a score.
+    """The processes of a fit or of a score, as one of them sees the group.
 
     Attributes:
-        rank: its number, from 0.
-        size: how many processes there are.
-        device: where it computes.
-        spawned: whether one process started them all, gave them the same data, and ends them together.
+        rank: the number of this process, from 0.
+        size: the number of processes.
+        device: where this process computes.
+        spawned: whether one calling process started the group, gave all the same data, and ends all.
     """
 
     def __init__(
@@ -140,12 +139,12 @@ class Group:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What one process raises within, all raise: none waits for one that has ended.
+        """If one process raises an error inside this context, all raise one, so that none waits forever.
 
         Raises:
-            RuntimeError: in the processes where nothing was wrong; says what was in another one.
+            RuntimeError: another process failed; the message has its error.
         """
-        if self.spawned:  # whoever started these processes ends all of them
+        if self.spawned:  # the calling process ends all of them
             yield
             return
         error: Exception | None = None
@@ -153,24 +152,24 @@ class Group:
             yield
         except Exception as raised:
             error = raised
-        said = self.everywhere(None if error is None else f"{type(error).__name__}: {error}")
+        errors = self.everywhere(None if error is None else f"{type(error).__name__}: {error}")
         if error is not None:
             raise error
-        for rank, words in enumerate(said):
-            if words is not None:
-                raise RuntimeError(f"Process {rank} of {self.size} failed: {words}")
+        for rank, message in enumerate(errors):
+            if message is not None:
+                raise RuntimeError(f"Process {rank} of {self.size} failed: {message}")
 
     def everywhere(self, value: Any) -> list[Any]:
-        """What each process has, in all of them."""
+        """Collect the value of each process; every process gets the whole list."""
         values: list[Any] = [None] * self.size
         distributed.all_gather_object(values, value)
         return values
 
     def check_same(self, value: Any, message: str) -> None:
-        """Refuse work on which the processes do not agree.
+        """Check that all processes have the same value.
 
         Raises:
-            ValueError: with the message, in all of them.
+            ValueError: they have not; raised in every process, with the message given.
         """
         values = self.everywhere(value)
         if any(other != values[0] for other in values):
@@ -179,7 +178,16 @@ class Group:
     def average(
         self, loss: Tensor, count: int, parameters: Sequence[nn.Parameter]
     ) -> tuple[Tensor, int]:
-        """Gradients averaged over the data of all processes; the average loss and their number."""
+        """Average the gradients over the data of all processes, in place.
+
+        Args:
+            loss: average loss over the data of this process.
+            count: the number of these data.
+            parameters: their gradients are averaged.
+
+        Returns:
+            The average loss over the data of all processes, and the number of these data.
+        """
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         reached = [float(p.grad is not None) for p in parameters]
         parts = [count * grad.flatten().to(loss.dtype) for grad in grads]
@@ -187,25 +195,26 @@ class Group:
         flat = torch.cat([*parts, (count * loss).reshape(1), numbers])
         distributed.all_reduce(flat)
         sizes = [grad.numel() for grad in grads]
-        *found, total, size, reached_by = flat.split([*sizes, 1, 1, len(grads)])
-        for parameter, grad, times in zip(parameters, found, reached_by.tolist(), strict=True):
-            parameter.grad = (grad / size).view_as(parameter).to(parameter.dtype) if times else None
+        *sums, total, size, num_reached = flat.split([*sizes, 1, 1, len(grads)])
+        for parameter, grad, reached_by in zip(parameters, sums, num_reached.tolist(), strict=True):
+            average = (grad / size).view_as(parameter).to(parameter.dtype)
+            parameter.grad = average if reached_by else None
         return (total / size).squeeze(0), int(size)
 
     def sums(self, *numbers: float) -> list[float]:
-        """Each number summed over the processes."""
+        """Sum each number over the processes."""
         total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         distributed.all_reduce(total)
         return [float(number) for number in total]
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process has, in the first; an empty list in the others."""
+        """Collect the value of each process; the first gets the list, the others an empty one."""
         values: list[Any] = [None] * self.size
         distributed.gather_object(value, values if self.rank == 0 else None)
         return values if self.rank == 0 else []
 
     def from_first(self, value: Any) -> Any:
-        """What the first process has, in all of them."""
+        """Send the value of the first process to all; every process gets it."""
         values = [value]
         distributed.broadcast_object_list(values, src=0, device=self.device)
         return values[0]
@@ -213,7 +222,7 @@ class Group:
 
 @contextmanager
 def joined(group: Group) -> Iterator[None]:
-    """Within it `current_group` is this one."""
+    """A context in which `current_group` returns this group."""
     token = _GROUP.set(group)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Several devices of one machine: lightning-fabric starts a process per device and says whose is which."""
+"""Several devices of one machine: lightning-fabric starts one process per device."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Outcome = tuple[dict[str, Tensor], dict[str, Any]]
 Work = Callable[..., Outcome]
 _STATE = "state.safetensors"
 _BEGUN = "begun"
-"""A file that says that a process got as far as the work."""
+"""A file that exists once a process has started its work."""
 
 SECONDS_TO_END = 5.0
-"""How long a process that is told to end may take before it is killed."""
+"""How long a terminated process may take to end before it is killed."""
 
 GUARD = 'put the call under `if __name__ == "__main__":`.'
 
@@ -43,29 +43,29 @@ def launch(
     work: Work, arguments: Mapping[str, Any], devices: int, device: torch.device, *, owner: str,
     way_on: str,
 ) -> Outcome:  # fmt: skip
-    """Run `work` in a process a device, and return what the first of them returned.
+    """Run `work` in one process per device, and return the result of the first process.
 
     Args:
-        work: called with the group, the device and the arguments; of a module, so that it can be
-            found by its name.
+        work: a function of a module, so that other processes can import it; called with the group,
+            the device and the arguments.
         arguments: sent to every process; tensors are shared, not copied.
-        devices: how many processes.
-        device: its kind.
+        devices: number of processes.
+        device: the type of device, such as `cuda`.
         owner: the function that messages name.
-        way_on: what to do after a process has died.
+        way_on: advice in the message if a process has died.
 
     Raises:
         ImportError: lightning-fabric is not installed.
-        ValueError: fewer devices than asked for.
-        TypeError: something that cannot be sent to another process.
-        RuntimeError: a process died, or this one runs its script from the top since the call has no
-            guard. Errors that `work` raises come as they are.
-        KeyboardInterrupt: Ctrl-C; the processes have ended then.
+        ValueError: there are fewer devices than requested.
+        TypeError: an argument cannot be sent to another process.
+        RuntimeError: a process died, or a started process reached this call again because the script
+            has no guard. Errors that `work` raises keep their type and message.
+        KeyboardInterrupt: the user pressed Ctrl-C; all processes have ended.
     """
     check_not_launched(owner, devices)
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise RuntimeError(
-            f"{owner}: devices={devices} starts processes, and each runs the script from its top: {GUARD}"
+            f"{owner}: devices={devices} starts processes, and each runs the script from the top: {GUARD}"
         )
     if device.type == "cuda" and devices > torch.cuda.device_count():
         raise ValueError(
@@ -102,7 +102,7 @@ def launch(
 
 
 def _by_name(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The arguments, with the parts of a record in its place: messages name what a user gave."""
+    """The arguments by name, with the fields of a record instead of it, as the user named them."""
     for name, value in arguments.items():
         if is_dataclass(value) and not isinstance(value, (type, Dataset, Splits)):
             yield from vars(value).items()
@@ -111,13 +111,13 @@ def _by_name(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 _NOT_BEGUN = (
-    "None had begun: each imports what it is sent, and runs the script that calls from its top, so that "
-    "has to be a file:"
+    "No process had started its work. Each imports what it is sent and runs the calling script from the "
+    "top, so the script must be a file:"
 )
 
 
 class _Job:
-    """What each process runs; the first writes what came of it into a file of numbers."""
+    """What each process runs; the first process writes the result into a file of tensors."""
 
     def __init__(self, work: Work, arguments: dict[str, Any], folder: str) -> None:
         self.work, self.arguments, self.folder = work, arguments, folder
@@ -125,13 +125,13 @@ class _Job:
         self._processes: list[Any] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        # It is sent to each process when that is started, which is how to know them.
+        # This is called when the job is pickled for a process that starts, so that process is noted.
         if (process := get_spawning_popen()) is not None:
             self._processes.append(process)
         return {**vars(self), "_processes": []}
 
     def end_processes(self) -> None:
-        """End those that still run, since the work was interrupted."""
+        """End the processes that still run after an error or an interrupt."""
         started = [process for process in self._processes if hasattr(process, "pid")]
         for process in started:
             process.terminate()
@@ -141,26 +141,26 @@ class _Job:
                 process.wait(SECONDS_TO_END)
 
     def __call__(self, fabric: Any) -> None:
-        # Ctrl-C reaches all processes of a terminal: the one that called ends the others.
+        # Ctrl-C reaches all processes of a terminal; only the calling one handles it and ends the others.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with_caller, daemon=True).start()
         (Path(self.folder) / _BEGUN).touch()
         _quiet_fabric()
-        sys.orig_argv = self.command  # what a run directory names as the command
+        sys.orig_argv = self.command  # the command that a run directory records
         rank, size = int(fabric.global_rank), int(fabric.world_size)
         group = Group(rank, size, fabric.device, spawned=True)
         with joined(group):
             tensors, record = self.work(group, fabric.device, **self.arguments)
         if group.rank == 0:
-            kept = {name: tensor.cpu() for name, tensor in tensors.items()}
-            write_tensors(Path(self.folder) / _STATE, kept, record)
-        # A process that ends with connections open can be aborted by its own network threads.
+            on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
+            write_tensors(Path(self.folder) / _STATE, on_cpu, record)
+        # If a process ends with open connections, its network threads may abort it.
         distributed.barrier()
         distributed.destroy_process_group()
 
 
 def _end_with_caller() -> None:
-    """End this process when the one that started it has, however that ended."""
+    """End this process as soon as the process that started it has ended for any reason."""
     caller = multiprocessing.parent_process()
     if caller is not None:
         caller.join()
@@ -172,20 +172,18 @@ def _quiet_fabric() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _explain(error: Exception, owner: str, way_on: str) -> None:
-    """Raise what a process raised, or say that it died."""
+def _explain(error: Exception, owner: str, advice: str) -> None:
+    """Raise the error that a process raised, or an error that says that a process died."""
     text = str(error)
-    said = list(re.finditer(r"^(?:[\w.]+\.)?(\w+(?:Error|Interrupt)): ", text, re.MULTILINE))
-    if said:
+    headers = list(re.finditer(r"^(?:[\w.]+\.)?(\w+(?:Error|Interrupt)): ", text, re.MULTILINE))
+    if headers:
         kinds = {
             kind.__name__: kind
             for kind in (ValueError, TypeError, FloatingPointError, OSError, MemoryError)
         }
-        message = text[said[-1].end() :].strip()
-        name = "ValueError" if said[-1][1] == "RunError" else said[-1][1]
+        message = text[headers[-1].end() :].strip()
+        name = "ValueError" if headers[-1][1] == "RunError" else headers[-1][1]
         if name in kinds:
             raise kinds[name](message) from None
         text = f"{name}: {message}"
-    raise RuntimeError(
-        f"{owner}: a process of the job died, so all were stopped ({text.strip()}). {way_on}"
-    )
+    raise RuntimeError(f"{owner}: a process died, so all were stopped ({text.strip()}). {advice}")

@@ -126,7 +126,9 @@ def check(folder: Path, errors: str) -> None:
         assert torch.equal(tensor, first["weights"][name]), name
     for rank in (0, 1):
         said = (folder / f"{rank}.txt").read_text()
-        assert said.startswith("fit: devices=2 inside one of 2 processes that were started already")
+        assert said.startswith(
+            "fit: devices=2 was given inside one of 2 processes that already share the work"
+        )
     assert errors.count("fit VAE 3/3") <= 1, "one process alone prints"
 
 

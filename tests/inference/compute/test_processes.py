@@ -122,11 +122,9 @@ def test_a_script_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
     caller = begin(tmp_path / "a", UNGUARDED, 1)
     _, errors = caller.communicate(timeout=PATIENCE)
     last = errors.strip().splitlines()[-1]
-    assert caller.returncode == 1 and last.startswith(
-        "RuntimeError: fit: a process of the job died"
-    )
+    assert caller.returncode == 1 and last.startswith("RuntimeError: fit: a process died")
     assert 'put the call under `if __name__ == "__main__":`' in last
-    assert "devices=2 starts processes, and each runs the script from its top" in errors
+    assert "devices=2 starts processes, and each runs the script from the top" in errors
 
 
 def test_two_such_fits_start_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
