@@ -1,4 +1,4 @@
-"""What a run directory says in words and numbers: data, settings, versions, curves."""
+"""Descriptions for a run directory: of the data, the settings, the versions, and the curves."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from probgen.inference.training.results import CURVES, FitResult
 
 
 def metrics_text(result: FitResult) -> str:
-    """The curves as CSV, one row per epoch; further metrics are further columns."""
+    """The curves as CSV: one row per epoch, and one column for each further metric."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    further = sorted(result.metrics)  # in the order that they have when a run is read
+    further = sorted(result.metrics)  # a run that is read has them in this order
     writer.writerow(["epoch", *CURVES, *further])
     validation: list[Any] = result.validation_elbo or [""] * len(result.elbo)
     curves = (result.elbo, validation, result.learning_rate, result.seconds)
@@ -36,13 +36,13 @@ def metrics_text(result: FitResult) -> str:
 def describe_data(
     train: Any, validation: Any, splits: Splits | None, *, given: bool = False
 ) -> dict[str, Any]:
-    """Of each part its size, shapes, transformations and hash; and how to load them again.
+    """Describe each part of the data by size, shapes, transformations and hash, and how to load it.
 
     Args:
-        train: what was trained on.
-        validation: what was validated on.
-        splits: where both came from, if from splits.
-        given: whether the validation data are others than those of the splits.
+        train: the training data.
+        validation: the validation data, or `None`.
+        splits: the splits that the data come from, or `None`.
+        given: whether the user gave validation data that are not those of the splits.
     """
     parts = {"train": train, "validation": validation}
     if splits is not None:
@@ -54,7 +54,7 @@ def describe_data(
         described["validation"]["given"] = True
     return {
         "source": dict(splits.source) if splits and splits.source else None,
-        # Of all parts as they are loaded: fit may have validated on others, or on none.
+        # Hashes of all parts as loaded, because fit may use other validation data, or none.
         "loaded": splits
         and {n: fingerprint(p.values, p.observed) for n, p in splits.parts.items()},
         **described,
@@ -62,14 +62,14 @@ def describe_data(
 
 
 def identity_of(about: Mapping[str, Any]) -> list[Any]:
-    """What of the record of a part must be the same where a run is resumed."""
-    drawn = [*about.get("redrawn", []), about.get("spread")]
-    # Of the variables that it holds, in any order: records of earlier versions name others too.
-    held = about.get("shapes") or {}
-    words = [
-        text for name, text in sorted(about.get("transformations", {}).items()) if name in held
+    """The entries of the record of a data set that must be the same when a run is resumed."""
+    noise = [*about.get("redrawn", []), about.get("spread")]
+    # Only for the variables of the data set: records of earlier versions name others too.
+    variables = about.get("shapes") or {}
+    transformations = [
+        text for name, text in sorted(about.get("transformations", {}).items()) if name in variables
     ]
-    return [about["hash"], *words, *drawn]
+    return [about["hash"], *transformations, *noise]
 
 
 def _describe_part(part: Any) -> dict[str, Any]:
@@ -87,32 +87,32 @@ def _describe_part(part: Any) -> dict[str, Any]:
 
 
 def described(value: Any) -> Any:
-    """An optimizer, scheduler or objective in words, without the address that repr would show."""
+    """An optimizer, scheduler or objective as text, without the memory address that repr shows."""
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, functools.partial):
-        named = [f"{key}={described(part)}" for key, part in value.keywords.items()]
-        return f"{described(value.func)}({', '.join([*map(str, value.args), *named])})"
+        keywords = [f"{key}={described(part)}" for key, part in value.keywords.items()]
+        return f"{described(value.func)}({', '.join([*map(str, value.args), *keywords])})"
     if isinstance(value, type) or hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     text = repr(value)
     if " at 0x" not in text:
         return text
-    held = {k: v for k, v in vars(value).items() if isinstance(v, (str, int, float))}
-    parts = ", ".join(f"{key}={part}" for key, part in sorted(held.items()))
-    return f"{type(value).__module__}.{type(value).__qualname__}({parts})"
+    plain = {k: v for k, v in vars(value).items() if isinstance(v, (str, int, float))}
+    arguments = ", ".join(f"{key}={part}" for key, part in sorted(plain.items()))
+    return f"{type(value).__module__}.{type(value).__qualname__}({arguments})"
 
 
 def working_folder() -> str | None:
-    """Where the process works, unless that was deleted."""
+    """The current working directory, or `None` if it was deleted."""
     try:
         return os.getcwd()
-    except OSError:  # it was deleted
+    except OSError:
         return None
 
 
 def circumstances() -> dict[str, Any]:
-    """When and by what a run was begun or resumed: versions and the machine."""
+    """The time, versions and machine of the start of a run, or of its resumption."""
     import numpy
     import pyro
 

@@ -23,7 +23,7 @@ from probgen.inference.training.averages import Averages
 from probgen.inference.training.batches import Stream
 from probgen.inference.training.feed import Feed
 from probgen.inference.training.module import TrainingModule
-from probgen.inference.training.nonfinite import TAIL, broken_parameter, explain
+from probgen.inference.training.nonfinite import ADVICE, broken_parameter, explain
 from probgen.inference.training.players import Learner, RandomState, update_all
 from probgen.inference.training.recorded_steps import RecordedSteps
 from probgen.inference.training.results import FitResult
@@ -31,7 +31,7 @@ from probgen.inference.training.settings import Settings
 from probgen.inference.training.training_state import TrainingState, clone_state
 
 STEPS_UNCHECKED = 100
-"""After so many steps the graphs are compared with the steps as written, when an epoch begins."""
+"""After this number of steps, graphs are compared with eager steps when the next epoch begins."""
 
 
 class Training(TrainingState):
@@ -39,9 +39,9 @@ class Training(TrainingState):
 
     Args:
         module: the pair and the networks of the objective.
-        feed: batches, and the objective of the validation.
-        objective: declares the players.
-        settings: of the fit.
+        feed: training batches, validation data, and the objective of the validation.
+        objective: the objective, which declares the players.
+        settings: the settings of the fit.
         capture: whether steps are captured.
     """
 
@@ -53,15 +53,15 @@ class Training(TrainingState):
         self.recorded = RecordedSteps(
             module, self.learners, feed, enabled=feed.group is None and can_replay(self.device)
         )
-        self.unchecked_steps, self.all_learn = 0, False
+        self.unchecked_steps, self.gradients_checked = 0, False
 
     def run(self) -> FitResult:
-        """All epochs that are left; the pair then has the weights that are kept."""
+        """Train the remaining epochs, then load the selected weights into the pair."""
         result, settings, warmup = self.result, self.settings, self.objective.warmup_epochs
         done = len(result.elbo)
         try:
-            shown = settings.progress and self.is_first
-            with Progress(f"fit {self.module.name}", settings.num_epochs, shown) as bar:
+            show_bar = settings.progress and self.is_first
+            with Progress(f"fit {self.module.name}", settings.num_epochs, show_bar) as bar:
                 if done:
                     bar.update(done, "resumed")
                 for epoch in range(done, settings.num_epochs):
@@ -77,7 +77,7 @@ class Training(TrainingState):
                             settings.callback(result)
         except KeyboardInterrupt:
             result.stopped = "interrupted"
-            if self.recorder is not None:  # the run goes on from its last whole epoch
+            if self.recorder is not None:  # a resumed run starts from the last complete epoch
                 self.recorder.restore(self)
                 result.stopped = "interrupted"
         if self.best is not None:
@@ -89,12 +89,12 @@ class Training(TrainingState):
         return result
 
     def try_players(self) -> None:
-        """What is wrong with an objective, or it with the pair, shows before a run directory is begun.
+        """Compute each player's loss once, so that errors are raised before a run directory is made.
 
-        Without one the first step shows it as well.
+        Without a run directory the first step raises the same errors.
         """
         if isinstance(self.feed.training, Stream) or self.settings.run_dir is None:
-            return  # each part of a stream may be there only once
+            return  # a stream may yield each batch only once
         with evaluation(self.module), torch.enable_grad(), fixed_seed(0, self.device):
             batch = self.feed.training.batch(slice(0, 2))
             for learner in self.learners:
@@ -103,7 +103,7 @@ class Training(TrainingState):
     # ------------------------------------------------------------------ one epoch
 
     def one_epoch(self, epoch: int, warmup: int) -> int:
-        """Train, validate, note and store an epoch; returns its number of data."""
+        """Train, validate, record and store an epoch; return its number of data."""
         start = time.perf_counter()
         kl_weight = min(1.0, (epoch + 1) / warmup) if warmup else 1.0
         averages = self.epoch(epoch, kl_weight)
@@ -116,9 +116,9 @@ class Training(TrainingState):
         return averages.num_data
 
     def epoch(self, epoch: int, kl_weight: float) -> Averages:
-        """One pass over the training data; averages of the values and metrics."""
-        # On a GPU reading a loss would wait for it, so a whole epoch runs unread and is repeated
-        # with a look at every loss only where one was not finite.
+        """Train for one pass over the data; return the averages of the losses and metrics."""
+        # On a GPU, reading a loss waits for it. So an epoch runs without reading losses, and is
+        # repeated with a look at every loss only if a loss was not finite.
         look = not runs_ahead(self.device) or not self.feed.training.can_repeat
         before = clone_state(self.module.state_dict())
         optimizers_before = [
@@ -131,13 +131,13 @@ class Training(TrainingState):
                 self.module.load_state_dict(before)
                 for learner, state in zip(self.learners, optimizers_before, strict=True):
                     learner.optimizer.load_state_dict(state or {})
-                self.recorded.forget()  # its optimizer state is no longer the one in use
+                self.recorded.forget()  # it uses an optimizer state that has been replaced
                 averages = self.steps(epoch, kl_weight, look=True)
             broken = broken_parameter(self.module)
             if broken:
                 raise FloatingPointError(
-                    f"fit: at the end of epoch {epoch + 1} {broken}; the gradient of its last step was "
-                    f"not finite.{TAIL}"
+                    f"fit: at the end of epoch {epoch + 1} {broken}; the gradient of the last step was "
+                    f"not finite.{ADVICE}"
                 )
         except FloatingPointError:
             self.module.load_state_dict(self.best if self.best is not None else before)
@@ -145,7 +145,7 @@ class Training(TrainingState):
         return averages
 
     def steps(self, epoch: int, kl_weight: float, look: bool) -> Averages:
-        """All batches of an epoch; with `look` every loss is read before its update."""
+        """Train on all batches of an epoch; with `look`, read every loss before its update."""
         training, averages = self.feed.training, Averages(self.player_names)
         further = dict(self.constants)
         if self.objective.warmup_epochs > 1:
@@ -163,35 +163,35 @@ class Training(TrainingState):
                     continue
                 values, masks = training.batch(piece)
                 size = len(next(iter(values.values())))
-                # A smaller last batch comes once an epoch, which is not worth a graph of its own.
-                ragged = size != getattr(training, "size", size)
+                # A smaller last batch occurs once per epoch, too rarely for a graph of its own.
+                smaller = size != getattr(training, "size", size)
                 batch = (values, masks, further)
                 inspect = partial(self.inspect, batch=batch, epoch=epoch, index=index, look=look)
                 averages.add(
                     update_all(
                         self.learners, batch, self.device, self.group,
-                        eager=ragged, look=look, inspect=inspect,
+                        eager=smaller, look=look, inspect=inspect,
                     )
                 )  # fmt: skip
-                self.all_learn = True
+                self.gradients_checked = True
                 self.result.observed = tuple(n + " (where known)" * (n in masks) for n in values)
-                if not (look or ragged):
+                if not (look or smaller):
                     self.recorded.try_to_record(values, masks, further)
             self.unchecked_steps += index + 1
-            averages.add_recorded(self.recorded.taken())
+            averages.add_recorded(self.recorded.pop_averages())
         return averages
 
     def inspect(
         self, learner: Learner, loss: Tensor, state: RandomState | None, *, batch: Any, epoch: int,
         index: int, look: bool,
     ) -> None:  # fmt: skip
-        """Look at a step before its update.
+        """Check a step before its update.
 
         Raises:
-            ValueError: the first one reaches no parameter.
-            FloatingPointError: with `look`, a loss that is not finite.
+            ValueError: in the first step, no parameter has a gradient.
+            FloatingPointError: with `look`, the loss is not finite.
         """
-        if not self.all_learn:
+        if not self.gradients_checked:
             self.check_gradients(learner)
         if look and not math.isfinite(loss.item()):
             assert state is not None
@@ -203,20 +203,20 @@ class Training(TrainingState):
             )  # fmt: skip
 
     def check_gradients(self, learner: Learner) -> None:
-        """The first update must reach a parameter.
+        """Check that the loss of a player depends on a parameter.
 
         Raises:
-            ValueError: it reaches none.
+            ValueError: no parameter has a gradient.
         """
         if not learner.learns:
             raise ValueError(
-                f"{learner.owner} depends on no parameter of "
-                f"{self.module.name} that can be learned, so nothing would be. Compute it of the pair that "
-                "it is given, or free the parameters that it depends on: requires_grad_(True)."
+                f"{learner.owner} depends on no learnable parameter of {self.module.name}, so nothing "
+                "would be learned. Compute it from the pair that it is given, or make the parameters "
+                "that it depends on learnable: requires_grad_(True)."
             )
 
     def validate(self) -> float:
-        """The validation value with full KL weight, on the same noise in every epoch."""
+        """The validation value with KL weight 1, on the same noise in every epoch."""
         validation, objective = self.feed.validation, self.feed.validation_objective
         assert validation is not None
         owner = f"fit: the objective {name_of(objective)}"
@@ -225,10 +225,10 @@ class Training(TrainingState):
             for values, masks in map(validation.batch, validation.pieces(shuffle=False)):
                 size = len(next(iter(values.values())))
                 with mixed(self.settings.precision, self.device):
-                    found = objective(
+                    result = objective(
                         self.module.pair, values, observed=masks, **self.validation_constants
                     )
-                    total += checked_value(found, size, owner).sum()
+                    total += checked_value(result, size, owner).sum()
                 count += size
         if self.group is not None:
             sums = self.group.sums(float(total), count)

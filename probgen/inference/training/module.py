@@ -1,4 +1,4 @@
-"""What is trained as one module: the pair and the networks of the objective."""
+"""The module that is trained: the pair together with the networks of the objective."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from probgen.inference.objectives.base import Objective
 
 
 class TrainingModule(nn.Module):
-    """The pair, and networks of the objective such as a critic.
+    """The pair, and the networks of the objective, such as a critic.
 
     Args:
         pair: the model, on its device and in its precision.
-        objective: asked for its networks, with the random state that the seed determines.
-        seed: of the fit.
-        device: where the networks go.
-        dtype: of their weights.
+        objective: makes its networks; their initial weights depend on the seed.
+        seed: the seed of the fit.
+        device: the device of the networks.
+        dtype: the dtype of their weights.
 
     Raises:
-        TypeError: the objective returns something that is no module.
+        TypeError: the objective returns networks that are not a module.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class TrainingModule(nn.Module):
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """The name of the pair, for messages."""
         return str(self.pair.name)
 
     def label(self, name: str) -> str:
-        """A parameter's name in messages: the pair's own as the pair calls it."""
+        """The name of a parameter in messages; parameters of the pair have no prefix."""
         return name.removeprefix("pair.")

@@ -1,4 +1,4 @@
-"""Why a loss is not finite: the parameter, site and quantity that went wrong."""
+"""The reason why a loss is not finite: the first parameter, or site and quantity, that is not."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from probgen.inference.traces import Site, innermost, log_prob, trace_pair
 from probgen.inference.training.module import TrainingModule
 from probgen.inference.training.players import Learner, RandomState
 
-KEPT = "The pair has its last finite weights back."
-TAIL = (
-    " Lower the learning rate, standardize the data, or give the likelihood a fixed scale. " + KEPT
+RESTORED = "The pair has its last finite weights again."
+ADVICE = (
+    " Lower the learning rate, standardize the data, or give the likelihood a fixed scale. "
+    + RESTORED
 )
 
 
@@ -33,15 +34,15 @@ def explain(
     epoch: int,
     batch_index: int,
 ) -> str:
-    """Repeat the step with its noise and say which quantity is not finite first.
+    """Repeat the step with the same noise and say which quantity is the first not to be finite.
 
     Args:
-        module: as it was in the step.
-        learner: whose loss it is.
-        batch: values, masks of partly observed variables, and what else the objective took.
+        module: the module with the weights that it had in the step.
+        learner: the learner whose loss is not finite.
+        batch: values, masks of partly observed variables, and further inputs of the objective.
         state: the random state before the step.
-        device: where the step ran.
-        objective: what declared the player.
+        device: the device of the step.
+        objective: the objective that declared the player.
         epoch: counted from one.
         batch_index: counted from one.
     """
@@ -49,38 +50,37 @@ def explain(
     head = f"fit: the loss is not finite in epoch {epoch}, batch {batch_index}: "
     broken = broken_parameter(module)
     if broken:
-        return f"{head}{broken} since the step before; the gradient there was not finite.{TAIL}"
-    own = learner.player.value is objective
+        return f"{head}{broken} since the previous step, whose gradient was not finite.{ADVICE}"
     sites_finite = False
-    if own:
+    if learner.player.value is objective:
         set_random_state(state, device)
         site = _broken_site(module.pair, values, masks, getattr(objective, "num_particles", 1))
         if site:
-            return f"{head}{site}.{TAIL}"
+            return f"{head}{site}.{ADVICE}"
         sites_finite = site is not None
-    every = "every site of the pair is finite" if sites_finite else "all parameters are finite"
+    finite = "every site of the pair is finite" if sites_finite else "all parameters are finite"
     of_library = type(objective).__module__.startswith(LIBRARY)
     if sites_finite and of_library and not isinstance(objective, FunctionObjective):
-        return f"{head}{every}, so a sum overflowed.{TAIL}"
+        return f"{head}{finite}, so a sum overflowed.{ADVICE}"
     set_random_state(state, device)
     with torch.no_grad():
-        found, _ = value_and_metrics(
+        value, _ = value_and_metrics(
             learner.player, module.pair, values, masks, further, learner.owner
         )
-    broken_values, of = int((~found.isfinite()).sum()), found.numel()
-    returned = f"{_kind(found)} for {broken_values} of {of} data" if found.dim() else _kind(found)
-    who = learner.owner.removeprefix("fit: ").removesuffix(",")
-    return f"{head}{every}, and {who} returned {returned}. Mend the objective. {KEPT}"
+    count, num_data = int((~value.isfinite()).sum()), value.numel()
+    returned = f"{_kind(value)} for {count} of {num_data} data" if value.dim() else _kind(value)
+    name = learner.owner.removeprefix("fit: ").removesuffix(",")
+    return f"{head}{finite}, but {name} returned {returned}. Correct the objective. {RESTORED}"
 
 
 LIBRARY = "probgen.inference.objectives."
-"""Where objectives are that are not to be mended by the user."""
+"""The package of the library's own objectives, which the user need not correct."""
 
 
 def _broken_site(
     pair: Any, values: Mapping[str, Tensor], masks: Mapping[str, Tensor], particles: int
 ) -> str | None:
-    """What is not finite first, nothing where all is; `None` where the pair cannot be traced."""
+    """The first quantity that is not finite, or ""; `None` if the pair cannot be traced."""
     try:
         with torch.no_grad():
             trace = trace_pair(pair, values, num_particles=particles, observed=masks)
@@ -99,20 +99,20 @@ def _broken_site(
 
 
 def broken_parameter(module: TrainingModule) -> str:
-    """`the parameter NAME is NaN` for the first one that is not finite, or nothing."""
+    """`the parameter NAME is NaN` for the first parameter that is not finite, or ""."""
     parameters = dict(module.named_parameters())
     finite = [parameter.isfinite().all() for parameter in parameters.values()]
-    if not finite or bool(torch.stack(finite).all()):  # one wait for the device
+    if not finite or bool(torch.stack(finite).all()):  # waits for the device only once
         return ""
-    name = next(n for n, right in zip(parameters, finite, strict=True) if not bool(right))
+    name = next(n for n, is_finite in zip(parameters, finite, strict=True) if not bool(is_finite))
     return f"the parameter {module.label(name)} is {_kind(parameters[name])}"
 
 
 def _quantities(site: Site) -> list[tuple[str, Tensor]]:
     fn = innermost(site["fn"])
-    found = [(name, getattr(fn, name, None)) for name in getattr(fn, "arg_constraints", {})]
-    found += [("value", site["value"]), ("log-probability", log_prob(site))]
-    return [(name, value) for name, value in found if isinstance(value, Tensor)]
+    quantities = [(name, getattr(fn, name, None)) for name in getattr(fn, "arg_constraints", {})]
+    quantities += [("value", site["value"]), ("log-probability", log_prob(site))]
+    return [(name, value) for name, value in quantities if isinstance(value, Tensor)]
 
 
 def _kind(tensor: Tensor) -> str:

@@ -13,94 +13,96 @@ from probgen.basics.settings import same_environment
 
 
 def check_learnable(pair: Any) -> None:
-    """There must be something to learn, and gradients to learn it by.
+    """Check that a pair has learnable parameters and that gradients can be computed.
 
     Raises:
-        ValueError: no parameters, frozen ones only, or torch's inference mode, now or when the pair
-            was made.
+        ValueError: the pair has no parameters, or all are frozen; or torch's inference mode is on, or
+            was on when the pair was made.
     """
     parameters = list(pair.parameters())
     if not parameters:
-        raise ValueError(f"fit: {pair.name} has no learnable parameters; score it as it is.")
+        raise ValueError(
+            f"fit: {pair.name} has no learnable parameters; score it without training."
+        )
     if not any(parameter.requires_grad for parameter in parameters):
         raise ValueError(
             f"fit: all {len(parameters)} parameters of {pair.name} are frozen (requires_grad is False), "
-            "so nothing would be learned. Free them with pair.requires_grad_(True), or score the pair as "
-            "it is."
+            "so nothing would be learned. Unfreeze them with pair.requires_grad_(True), or score the pair "
+            "without training."
         )
     if torch.is_inference_mode_enabled():
         raise ValueError(
-            "fit: it was called inside torch.inference_mode(), where there are no gradients, so nothing "
-            "would be learned. Call it outside."
+            "fit: it was called inside torch.inference_mode(), which computes no gradients, so nothing "
+            "would be learned. Call it outside that context."
         )
     if any(tensor.is_inference() for tensor in (*parameters, *pair.buffers())):
         raise ValueError(
-            f"fit: {pair.name} was made inside torch.inference_mode(), so there are no gradients of its "
-            "parameters. Make it outside; load_state_dict takes its weights over."
+            f"fit: {pair.name} was made inside torch.inference_mode(), so its parameters cannot have "
+            "gradients. Make it outside that context; load_state_dict can copy its weights."
         )
 
 
-@same_environment()  # torch notes there where inductor keeps its cache
+@same_environment()  # torch sets a variable with the folder of inductor's cache
 def make_optimizer(
     parameters: Sequence[nn.Parameter], optimizer: Any, learning_rate: float, device: torch.device,
     name: str,
 ) -> torch.optim.Optimizer:  # fmt: skip
-    """One fused Adam, or what the user asks for.
+    """Make a fused Adam, or the optimizer that the user asks for.
 
     Args:
-        parameters: what it optimizes.
-        optimizer: `None`, an optimizer class, a callable that makes an optimizer of parameters, or
-            an optimizer over the parameters.
-        learning_rate: of the default and of a class.
-        device: where the parameters are.
-        name: whose parameters they are.
+        parameters: the parameters to optimize.
+        optimizer: `None`, an optimizer class, a callable that returns an optimizer of the parameters,
+            or an optimizer of the parameters.
+        learning_rate: the learning rate of the default optimizer or of an optimizer class.
+        device: the device of the parameters.
+        name: the owner of the parameters, for messages.
 
     Raises:
-        ValueError: a learning rate out of range, or an optimizer over other parameters.
-        TypeError: no optimizer, or one that needs a closure.
+        ValueError: the learning rate is out of range, or the optimizer has other parameters.
+        TypeError: it is not an optimizer, or it needs a closure.
     """
     if isinstance(learning_rate, bool) or not isinstance(learning_rate, Real):
         raise ValueError(f"fit: learning_rate must be a number above 0, got {learning_rate!r}.")
     rate = float(learning_rate)
     if not 0 < rate < float("inf"):
         raise ValueError(f"fit: learning_rate must be above 0, got {learning_rate!r}.")
-    made: Any = optimizer
+    result: Any = optimizer
     if optimizer is None:
-        made = torch.optim.Adam(parameters, lr=rate, fused=device.type in ("cpu", "cuda"))
+        result = torch.optim.Adam(parameters, lr=rate, fused=device.type in ("cpu", "cuda"))
     elif isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
-        made = optimizer(parameters, lr=rate)
+        result = optimizer(parameters, lr=rate)
     elif callable(optimizer) and not isinstance(optimizer, torch.optim.Optimizer):
-        made = optimizer(parameters)
-    if not isinstance(made, torch.optim.Optimizer) or isinstance(made, torch.optim.LBFGS):
+        result = optimizer(parameters)
+    if not isinstance(result, torch.optim.Optimizer) or isinstance(result, torch.optim.LBFGS):
         raise TypeError(
             "fit: optimizer must be a torch optimizer that steps without a closure, or a callable "
-            "that makes one of parameters, such as torch.optim.SGD or "
+            "that returns one for given parameters, such as torch.optim.SGD or "
             f"functools.partial(torch.optim.SGD, lr=0.1); got {optimizer!r}."
         )
-    moved = {id(p) for group in made.param_groups for p in group["params"]}
-    if not any(id(p) in moved for p in parameters):
+    optimized = {id(p) for group in result.param_groups for p in group["params"]}
+    if not any(id(p) in optimized for p in parameters):
         raise ValueError(
-            f"fit: the optimizer holds none of {name}'s parameters, so nothing would be "
-            "learned. Make it of pair.parameters()."
+            f"fit: the optimizer has none of the parameters of {name}, so nothing would be "
+            "learned. Construct it with pair.parameters()."
         )
-    return made
+    return result
 
 
 def make_scheduler(
     scheduler: Callable[[torch.optim.Optimizer], Any] | None, optimizer: torch.optim.Optimizer
 ) -> Any:
-    """The scheduler that a callable makes of the optimizer, or `None`.
+    """The scheduler that a callable returns for the optimizer, or `None`.
 
     Raises:
-        TypeError: no callable, or what it makes cannot step.
+        TypeError: the argument is not callable, or the result has no method `step`.
     """
     if scheduler is None:
         return None
-    made = scheduler(optimizer) if callable(scheduler) else None
-    if not hasattr(made, "step"):
+    result = scheduler(optimizer) if callable(scheduler) else None
+    if not hasattr(result, "step"):
         raise TypeError(
-            "fit: scheduler must be a callable that makes a torch scheduler of the optimizer, such as "
-            "functools.partial(torch.optim.lr_scheduler.StepLR, step_size=10); got "
+            "fit: scheduler must be a callable that returns a torch scheduler for a given optimizer, such "
+            "as functools.partial(torch.optim.lr_scheduler.StepLR, step_size=10); got "
             f"{scheduler!r}."
         )
-    return made
+    return result

@@ -1,4 +1,4 @@
-"""The players of a fit in training: each with its step, its optimizer and its scheduler."""
+"""The learners of a fit: each is a player with its step, its optimizer and its scheduler."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Inspect = Callable[["Learner", Tensor, RandomState | None], None]
 
 @dataclass
 class Learner:
-    """A player with what trains it.
+    """A player with its step, its optimizer and its scheduler.
 
     Attributes:
-        player: what the objective declared.
-        step: its loss, with gradients of its own parameters.
-        optimizer: of its parameters.
-        scheduler: of the optimizer, if there is one.
-        owner: the player in messages.
+        player: the player that the objective declared.
+        step: computes its loss and the gradients of its parameters.
+        optimizer: the optimizer of its parameters.
+        scheduler: the scheduler of the optimizer, or `None`.
+        owner: the name of the player in messages.
     """
 
     player: Player
@@ -47,13 +47,17 @@ class Learner:
         self, batch: Sequence[Tensors], state: RandomState | None, group: Group | None,
         eager: bool, inspect: Inspect,
     ) -> Outcome:  # fmt: skip
-        """One update: the loss before it, the metrics, and the number of data of all processes."""
+        """Make one update.
+
+        Returns:
+            The loss before the update, the metrics, and the number of data of all processes.
+        """
         size = len(next(iter(batch[0].values())))
         loss = (self.step.run_eagerly if eager else self.step)(*batch)
         inspect(self, loss, state)
         metrics = self.step.metrics
         if group is not None:
-            own_size = size
+            own_size = size  # the number of data of this process
             loss, size = group.average(loss, own_size, self.step.parameters)
             if metrics:
                 sums = group.sums(*(own_size * float(metric) for metric in metrics.values()))
@@ -63,7 +67,7 @@ class Learner:
 
     @property
     def learns(self) -> bool:
-        """Whether the last step gave a parameter a gradient."""
+        """Whether a parameter has a gradient from the last step."""
         return any(parameter.grad is not None for parameter in self.step.parameters)
 
 
@@ -71,12 +75,12 @@ def learners_of(
     module: TrainingModule, objective: Objective, settings: Settings, device: torch.device,
     capture: bool,
 ) -> list[Learner]:  # fmt: skip
-    """The players that an objective declares, ready to learn, in the order of their updates.
+    """The learners for the players that an objective declares, in the order of their updates.
 
     Raises:
-        TypeError: a player that is none.
-        ValueError: no player, two of one name or with a common parameter, parameters of another
-            module, or nothing that can be learned.
+        TypeError: a player is not a `Player`.
+        ValueError: there is no player; two players have the same name or a common parameter; or a
+            player has parameters of another module, or no learnable ones.
     """
     players = list(objective.players(module.pair, module.networks))
     _check_players(players, module, objective)
@@ -94,15 +98,15 @@ def _learner(
     if not alone:
         owner += f", player {player.name},"
     parameters = [p for p in player.parameters if p.requires_grad]
-    made = player.optimizer if player.optimizer is not None else settings.optimizer
-    if not alone and player.optimizer is None and isinstance(made, torch.optim.Optimizer):
+    choice = player.optimizer if player.optimizer is not None else settings.optimizer
+    if not alone and player.optimizer is None and isinstance(choice, torch.optim.Optimizer):
         raise ValueError(
-            f"fit: the objective {name_of(objective)} has several players, each with an optimizer of its "
-            "own; give optimizer= a class or a callable that makes one of parameters, such as "
-            "functools.partial(torch.optim.Adam, lr=1e-3)."
+            f"fit: the objective {name_of(objective)} has several players, and each needs its own "
+            "optimizer; give optimizer= a class or a callable that returns one for given parameters, such "
+            "as functools.partial(torch.optim.Adam, lr=1e-3)."
         )
     optimizer = make_optimizer(
-        parameters, made, settings.learning_rate, device, module.name if alone else player.name
+        parameters, choice, settings.learning_rate, device, module.name if alone else player.name
     )
     step = Captured(
         module, loss_of(player, module, settings.precision, device, owner), gradients=True,
@@ -114,12 +118,12 @@ def _learner(
 def loss_of(
     player: Player, module: TrainingModule, precision: str, device: torch.device, owner: str
 ) -> Callable[[Tensors, Tensors, Tensors], Any]:
-    """The negative value of a batch, with the metrics where there are some."""
+    """A function that returns minus the player's average value, with the metrics if there are any."""
 
     def loss(values: Tensors, masks: Tensors, further: Tensors) -> Any:
         with mixed(precision, device):
-            found, metrics = value_and_metrics(player, module.pair, values, masks, further, owner)
-            negative = -found.mean()
+            value, metrics = value_and_metrics(player, module.pair, values, masks, further, owner)
+            negative = -value.mean()
         return (negative, metrics) if metrics else negative
 
     return loss
@@ -129,28 +133,28 @@ def _check_players(players: Sequence[Player], module: TrainingModule, objective:
     owner = f"fit: the objective {name_of(objective)}"
     for player in players:
         if not isinstance(player, Player):
-            raise TypeError(f"{owner}: players must return pg.Player records, got {player!r}.")
+            raise TypeError(f"{owner}: players() must return pg.Player records, got {player!r}.")
     names = [player.name for player in players]
     if not names or len(set(names)) < len(names):
         raise ValueError(
-            f"{owner}: players must be one or more, each with a name of its own; got {names}."
+            f"{owner}: players() must return one or more players with different names, got {names}."
         )
     known = {id(parameter) for parameter in module.parameters()}
-    taken: dict[int, str] = {}
+    owners: dict[int, str] = {}
     for player in players:
         learnable = [p for p in player.parameters if p.requires_grad]
         if any(id(parameter) not in known for parameter in learnable):
             raise ValueError(
                 f"{owner}: the player {player.name} has parameters that belong neither to the pair nor to "
-                "the objective's networks, so they would not be stored. Return them from networks()."
+                "the networks of the objective, so they would not be stored. Return them from networks()."
             )
         if not learnable:
             raise ValueError(
-                f"{owner}: the player {player.name} has no parameters that can be learned. Give it some, "
-                "or free them: requires_grad_(True)."
+                f"{owner}: the player {player.name} has no learnable parameters. Give it some, or make its "
+                "parameters learnable: requires_grad_(True)."
             )
         for parameter in learnable:
-            other = taken.setdefault(id(parameter), player.name)
+            other = owners.setdefault(id(parameter), player.name)
             if other != player.name:
                 raise ValueError(
                     f"{owner}: the players {other} and {player.name} have a parameter in common. Give each "
@@ -162,19 +166,19 @@ def update_all(
     learners: Sequence[Learner], batch: Sequence[Tensors], device: torch.device,
     group: Group | None, *, eager: bool, look: bool, inspect: Inspect,
 ) -> list[Outcome]:  # fmt: skip
-    """One batch: every player's updates in order.
+    """Make the updates of all players for one batch, in order.
 
     Args:
-        learners: the players.
+        learners: the learners.
         batch: values, masks and further tensors.
-        device: where.
-        group: the processes that share the batch.
+        device: the device of the parameters.
+        group: the processes that share the batch, or `None`.
         eager: whether to run the steps without graphs.
-        look: note the random state before each update, from which it can be repeated.
-        inspect: called before each update with the player, its loss and that state.
+        look: whether to save the random state before each update, so that it can be repeated.
+        inspect: called before each update with the learner, its loss and that state.
 
     Returns:
-        What each player's last update returned.
+        The result of the last update of each player.
     """
     outcomes: list[Outcome] = []
     started: RandomState | None = None

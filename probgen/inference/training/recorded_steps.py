@@ -1,4 +1,4 @@
-"""Steps of one player on a GPU that are recorded as a CUDA graph, and what happens where that fails."""
+"""Training steps that are recorded as a CUDA graph, with a fallback if the recording fails."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from probgen.inference.training.players import Learner
 
 
 class RecordedSteps:
-    """Recorded steps over resident data, made when the graph of the step has passed its checks.
+    """Recorded steps over data on the device, made after the graph of the step has been checked.
 
-    One player with one update per batch is recorded; several players step by their graphs.
+    Only one player with one update per batch is recorded; several players use their captured graphs.
 
     Args:
-        module: named in messages.
-        learners: of the fit.
-        feed: its training data.
-        enabled: whether the device can record steps, and no other process takes part in them.
+        module: the trained module, named in messages.
+        learners: the learners of the fit.
+        feed: the training data.
+        enabled: whether the device can record steps and the fit runs in one process only.
     """
 
     def __init__(
@@ -36,21 +36,21 @@ class RecordedSteps:
         self.replay: Replay | None = None
 
     def begin(self, further: Tensors) -> None:
-        """Take over what holds for an epoch, or forget a recording that does not."""
+        """Copy in the inputs of an epoch, or drop the recording if it does not fit them."""
         if self.replay is not None and not self.replay.begin(further):
             self.replay = None
 
     def forget(self) -> None:
-        """Make another recording later."""
+        """Drop the recording; a new one is made later."""
         self.replay = None
 
     def check_again(self) -> None:
-        """Compare the recording with the step as written at its next use."""
+        """Compare the recording with the eager step at its next use."""
         if self.replay is not None:
             self.replay.unchecked = True
 
     def step(self, piece: Any) -> bool:
-        """Take a step by the recording, where there is one and the batch is whole."""
+        """Replay a step if there is a recording for this size of batch; return whether it was made."""
         if self.replay is None or len(piece) != self.replay.size:
             return False
         try:
@@ -61,7 +61,7 @@ class RecordedSteps:
         return True
 
     def try_to_record(self, values: Tensors, masks: Tensors, further: Tensors) -> None:
-        """Record the step, once its graph has passed its checks."""
+        """Record the step if its graph has passed its checks."""
         step = self.learner.step
         if (
             self.replay is not None
@@ -74,11 +74,11 @@ class RecordedSteps:
             self.replay = Replay(
                 self.training.batch, self.training.size, step, self.learner.optimizer, further
             )
-        except Exception as error:  # what a recording may raise has no end
+        except Exception as error:  # a recording may raise any exception
             self._give_up(error)
 
-    def taken(self) -> tuple[Tensor, dict[str, Tensor], int] | None:
-        """Average loss and metrics of the recorded steps of an epoch, if there were any."""
+    def pop_averages(self) -> tuple[Tensor, dict[str, Tensor], int] | None:
+        """Average loss and metrics of the replayed steps of an epoch, and the number of their data."""
         if self.replay is None or not self.replay.count:
             return None
         return self.replay.pop_averages()

@@ -1,15 +1,15 @@
-"""What a fit writes into its run directory while it runs, and how it goes on from there.
+"""The run directory that a fit writes while it trains, and from which it can be resumed.
 
-    config.json               what was asked for: command, versions, model, data, settings
-    checkpoint.safetensors    the state after the last whole epoch: weights, optimizer, curves
-    weights.safetensors       the weights kept, once the run has ended
-    metrics.csv               a row an epoch
-    figures/                  the learning curve, and what `probgen plot` draws
-    scores/                   what `probgen evaluate` measured
-    model.py                  the code of a pair that came from a file, for reading
+    config.json               the request: command, versions, model, data, settings
+    checkpoint.safetensors    the state after the last complete epoch: weights, optimizer, curves
+    weights.safetensors       the selected weights, after the run has ended
+    metrics.csv               one row per epoch
+    figures/                  the learning curve, and the plots of `probgen plot`
+    scores/                   the scores of `probgen evaluate`
+    model.py                  the code of a pair that came from a file, for reading only
 
-The checkpoint is the one truth: it is replaced in one step, and everything else can be made from it
-and the configuration.
+The checkpoint is replaced in one step, so it is always complete. All other files follow from it and
+the configuration.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ CONFIG, CHECKPOINT, WEIGHTS, METRICS = (
     "metrics.csv",
 )
 Probe = Callable[[LatentVariableModel], Any]
-"""What a pair makes of some data: numbers that two equal pairs have in common."""
+"""Computes numbers from a pair that are the same for two equal pairs."""
 
 
 class Recorder:
-    """The run directory of one call of fit; only one process at a time holds it."""
+    """The run directory of one call of fit; only one process at a time may use it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = absolute(folder)  # wherever the process goes
+        self.folder = absolute(folder)  # still valid if the working directory changes
         make_folder(self.folder)
         self._lock = FolderLock(self.folder)
 
@@ -74,11 +74,19 @@ class Recorder:
         cls, folder: str | os.PathLike[str], resume: bool, pair: LatentVariableModel,
         settings: Mapping[str, Any], data: Mapping[str, Any], probe: Probe,
     ) -> Recorder:  # fmt: skip
-        """Begin a run, or go on with the one that the folder holds.
+        """Start a run, or resume the one in the folder.
+
+        Args:
+            folder: the run directory.
+            resume: whether to resume the run if there is one.
+            pair: the pair.
+            settings: the record of the settings.
+            data: the description of the data.
+            probe: computes numbers by which two pairs are compared.
 
         Raises:
-            RunError: the folder holds a run and `resume` is false, another process trains in it,
-                or the run in it is of another model, other data or other settings.
+            RunError: the folder has a run and `resume` is false; another process trains in it; or its
+                run has another model, other data or other settings.
             OSError: the folder cannot be written.
         """
         recorder = cls(Path(folder))
@@ -104,8 +112,8 @@ class Recorder:
         if not path.exists():
             if (self.folder / CHECKPOINT).exists() or (self.folder / WEIGHTS).exists():
                 raise RunError(
-                    f"{self.folder} has weights but no {CONFIG}, so nobody can tell what they are. "
-                    "Restore it, or choose another folder."
+                    f"{self.folder} has weights but no {CONFIG}, so it is not known what they belong to. "
+                    f"Restore {CONFIG}, or choose another folder."
                 )
             self.config: dict[str, Any] = {
                 "format": FORMAT,
@@ -123,31 +131,31 @@ class Recorder:
             return
         if not resume:
             raise RunError(
-                f"{self.folder} already holds a run. Go on with it (resume=True, or --resume), or "
-                "choose another folder."
+                f"{self.folder} already holds a run. Resume it (resume=True, or --resume), or choose "
+                "another folder."
             )
         self.config = read_config(self.folder)
         self._compare(recipe, settings, data)
         settings = {**settings, "captured": self.config["settings"].get("captured", False)}
-        # What the weights say of their model stays true: only its file may lie elsewhere.
+        # The model must not change, because the weights belong to it; only its path may be new.
         model = self.config["model"] | {k: v for k, v in recipe.items() if k == "path"}
         self.config |= {"settings": settings, "model": model, "data": dict(data)}
         self.config["resumed"].append(now)
         write_record(path, self.config)
-        for part in self.folder.glob(".*.part"):  # of a write that was killed
+        for part in self.folder.glob(".*.part"):  # left by a process that was killed while writing
             with suppress(OSError):
                 part.unlink(missing_ok=True)
 
     def _compare(
         self, recipe: Mapping[str, Any], settings: Mapping[str, Any], data: Mapping[str, Any]
     ) -> None:
-        # A project may move: what counts of a file is its content.
+        # The path of the user's file may change, because the folder of a project may be moved.
         models = [
             {k: v for k, v in m.items() if k != "path"} for m in (self.config["model"], recipe)
         ]
-        what: list[tuple[str, Any, Any]] = [("model", models[0], models[1])]
+        compared: list[tuple[str, Any, Any]] = [("model", models[0], models[1])]
         before = {"devices": 1, **self.config["settings"]}
-        what += [
+        compared += [
             (n, before.get(n), settings[n])
             for n in settings
             if n not in (*RESUMABLE_WITH, "captured")
@@ -156,8 +164,8 @@ class Recorder:
             {part: identity_of(about) for part, about in d.items() if part not in BESIDE}
             for d in (self.config["data"], data)
         ]
-        what.append(("data", hashes[0], hashes[1]))
-        for name, old, new in what:
+        compared.append(("data", hashes[0], hashes[1]))
+        for name, old, new in compared:
             if old != new:
                 raise RunError(
                     f"{self.folder} was begun with {name} {old}, but now it is {new}. Resume with "
@@ -167,13 +175,13 @@ class Recorder:
     # ------------------------------------------------------------------ the state
 
     def restore(self, state: Any) -> None:
-        """Put a training state back to the last whole epoch, or store where a new one begins."""
+        """Load the state after the last complete epoch, or store the initial state of a new run."""
         path = self.folder / CHECKPOINT
         if not path.exists():
             if (self.folder / WEIGHTS).exists():
                 raise RunError(
-                    f"{self.folder} has its weights, but {CHECKPOINT} is gone, so the run cannot go on "
-                    "from them. Restore it, or begin another run with these weights in another folder."
+                    f"{self.folder} has {WEIGHTS} but no {CHECKPOINT}, so the run cannot be resumed. "
+                    f"Restore {CHECKPOINT}, or start another run from these weights in another folder."
                 )
             self.store(state)
             return
@@ -183,12 +191,12 @@ class Recorder:
         restore_state(state, tensors, record, path)
         self._write_metrics(state.result)
         try:
-            (self.folder / WEIGHTS).unlink(missing_ok=True)  # they come anew when the run ends
+            (self.folder / WEIGHTS).unlink(missing_ok=True)  # written again when the run ends
         except OSError as error:
             raise explained(error, self.folder / WEIGHTS) from error
 
     def store(self, state: Any) -> None:
-        """Write the state after an epoch."""
+        """Write the state after an epoch into the checkpoint."""
         tensors, record = state_of(state)
         record = {**self._about(state.result), **record}
         self._lock.check()
@@ -196,7 +204,7 @@ class Recorder:
         self._write_metrics(state.result)
 
     def finish(self, result: FitResult) -> None:
-        """Write the weights that are kept."""
+        """Write the selected weights."""
         weights = {f"pair/{name}": tensor for name, tensor in result.pair.state_dict().items()}
         self._lock.check()
         write_tensors(self.folder / WEIGHTS, weights, self._about(result))
@@ -214,19 +222,22 @@ class Recorder:
         write_atomically(self.folder / METRICS, content, durable=False)
 
     def close(self) -> None:
-        """Let others use the folder."""
+        """Release the folder, so that other processes can use it."""
         self._lock.close()
 
 
 def _checked_recipe(pair: LatentVariableModel, probe: Probe) -> dict[str, Any]:
-    """The recipe, if what it builds is the pair: parts may have been exchanged since."""
+    """The recipe of a pair if it builds an equal pair, otherwise a description of the user's code.
+
+    The two differ if the user has replaced parts of the pair after making it.
+    """
     recipe = pair_to_json(pair)
     if recipe["kind"] in ("declared", "library", "registered"):
-        like = next(pair.parameters())
+        first = next(pair.parameters())
         try:
-            again = pair_from_json(recipe).to(like.device, like.dtype)
-            again.load_state_dict(pair.state_dict())
-            same = torch.equal(probe(again), probe(pair))
+            rebuilt = pair_from_json(recipe).to(first.device, first.dtype)
+            rebuilt.load_state_dict(pair.state_dict())
+            same = torch.equal(probe(rebuilt), probe(pair))
         except (ValueError, RuntimeError, TypeError):
             same = False
         if not same:
@@ -238,7 +249,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The configuration of a run.
 
     Raises:
-        RunError: missing, damaged, edited, or of a newer version.
+        RunError: the file is missing, damaged, edited, or of a newer version.
     """
     config = read_record(folder / CONFIG)
     version = config.get("format")

@@ -1,4 +1,4 @@
-"""What a fit did: its curves, and why it ended."""
+"""The result of a fit: its curves, and why it ended."""
 
 from __future__ import annotations
 
@@ -11,23 +11,32 @@ from probgen.pair import LatentVariableModel
 
 @dataclass
 class FitResult:
-    """What `fit` did.
+    """The result of `fit`: the trained pair, the curves of the epochs, and why training ended.
 
     Attributes:
-        pair: the pair, with the weights kept.
-        elbo: average training value of each epoch, of the ELBO in nats per datum; in a warm-up with
-            the weight of that epoch. It has this name also where the objective is another one; then
-            `objective` reads better.
-        validation_elbo: likewise on the validation data; empty without them.
-        metrics: averages over each epoch of further metrics that the objective returns, by name.
-        quantity: what the value is, such as `"ELBO"`.
-        learning_rate: of each epoch, of the optimizer's first group.
-        seconds: wall time of each epoch.
-        best_epoch: the epoch (from one) whose weights the pair has.
-        stopped: why it ended: `"completed"`, `"early"` or `"interrupted"`.
-        device: where it ran.
+        pair: the pair, with the selected weights.
+        elbo: average training value of each epoch; for the ELBO in nats per datum, in a warm-up with
+            the KL weight of that epoch. The attribute has this name for other objectives too;
+            `objective` is the same curve.
+        validation_elbo: the same on the validation data; empty if there are none.
+        metrics: the further metrics that the objective returns, by name, averaged over each epoch.
+        quantity: the name of the value, such as `"ELBO"`.
+        learning_rate: the learning rate of each epoch, of the optimizer's first parameter group.
+        seconds: the duration of each epoch in seconds.
+        best_epoch: the epoch, counted from one, whose weights the pair has.
+        stopped: why training ended: `"completed"`, `"early"` or `"interrupted"`.
+        device: the device of the training.
         observed: the variables that were given.
-        precision: what was computed in.
+        precision: the precision of the computation.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> _ = torch.manual_seed(0)
+        >>> ppca = pg.models.PPCA(x=pg.Normal(3), z=pg.Normal(1))
+        >>> data = pg.Dataset({"x": torch.randn(100, 3)}).split(validation=20, seed=0)
+        >>> result = pg.fit(ppca, data, num_epochs=5, patience=3, device="cpu", progress=False)
+        >>> len(result.elbo), len(result.validation_elbo), result.best_epoch, result.stopped
+        (5, 5, 5, 'completed')
     """
 
     pair: LatentVariableModel
@@ -45,11 +54,15 @@ class FitResult:
 
     @property
     def objective(self) -> list[float]:
-        """Average training value of each epoch: the curve `elbo`, whatever was maximized."""
+        """Average training value of each epoch: the curve `elbo`, for any objective."""
         return self.elbo
 
     def last_epoch(self, num_data: int) -> str:
-        """The last epoch in a line, for a progress bar."""
+        """One line about the last epoch, for a progress bar.
+
+        Args:
+            num_data: the number of data in the epoch.
+        """
         text = f"{self.quantity} {self.elbo[-1]:.2f}"
         if self.validation_elbo:
             text += f"  validation {self.validation_elbo[-1]:.2f}"
@@ -72,15 +85,15 @@ class FitResult:
 
 
 def progress_of(result: FitResult) -> dict[str, Any]:
-    """The curves of a result as a record."""
+    """The fields of a result, without the pair, as a record."""
     return {name: value for name, value in vars(result).items() if name != "pair"}
 
 
 def set_progress(result: FitResult, progress: Mapping[str, Any]) -> None:
-    """Put what `progress_of` returned back.
+    """Set the fields of a result to what `progress_of` returned.
 
     Raises:
-        ValueError: curves that are no lists of numbers, one an epoch, or another odd value.
+        ValueError: a curve is not a list of one number per epoch, or another value is wrong.
     """
     check_progress(progress)
     known = {part.name for part in fields(FitResult)} - {"pair"}
@@ -94,10 +107,10 @@ CURVES = ("elbo", "validation_elbo", "learning_rate", "seconds")
 
 
 def check_progress(progress: Mapping[str, Any]) -> None:
-    """What `progress_of` returned, read from a file, has the types of a result's attributes.
+    """Check that a record read from a file has the types that `progress_of` returns.
 
     Raises:
-        ValueError: it has not.
+        ValueError: it has other types.
     """
     if not isinstance(progress, Mapping) or not isinstance(progress.get("elbo"), list):
         raise ValueError("The learning curves are missing.")
@@ -107,32 +120,35 @@ def check_progress(progress: Mapping[str, Any]) -> None:
         if name not in progress:
             continue
         if not isinstance(curve, list) or any(type(value) not in (int, float) for value in curve):
-            raise ValueError(f"The curve {name} is no list of numbers.")
+            raise ValueError(f"The curve {name} is not a list of numbers.")
         if len(curve) != epochs and not (name == "validation_elbo" and not curve):
             raise ValueError(f"The curve {name} has {len(curve)} values for {epochs} epochs.")
     metrics = progress.get("metrics", {})
     if not isinstance(metrics, dict) or not all(isinstance(name, str) for name in metrics):
-        raise ValueError("The metrics are no curves by name.")
+        raise ValueError("The metrics are not a table of curves by name.")
     for name, curve in metrics.items():
         if not isinstance(curve, list) or any(type(value) not in (int, float) for value in curve):
-            raise ValueError(f"The metric {name} is no list of numbers.")
+            raise ValueError(f"The metric {name} is not a list of numbers.")
         if len(curve) != epochs:
             raise ValueError(f"The metric {name} has {len(curve)} values for {epochs} epochs.")
     if not isinstance(progress.get("quantity", ""), str):
-        raise ValueError("The name of the training's value is no text.")
+        raise ValueError("The name of the training value is not a text.")
     best, observed = progress.get("best_epoch", 0), progress.get("observed", ())
     if type(best) is not int or not 0 <= best <= epochs:
-        raise ValueError(f"The best epoch is {best!r}, but there are {epochs}.")
+        raise ValueError(f"The best epoch is {best!r}, but there are {epochs} epochs.")
     if progress.get("stopped", "completed") not in ("completed", "early", "interrupted"):
-        raise ValueError(f"The run stopped by {progress['stopped']!r}, which is no way to stop.")
+        raise ValueError(
+            'The reason why the run stopped must be "completed", "early" or "interrupted", got '
+            f"{progress['stopped']!r}."
+        )
     if not isinstance(progress.get("device", ""), str) or not isinstance(observed, (list, tuple)):
-        raise ValueError("The device or the observed variables are no text.")
+        raise ValueError("The device is not a text, or the observed variables are not a list.")
     if any(not isinstance(name, str) for name in observed):
-        raise ValueError("The observed variables are no text.")
+        raise ValueError("The names of the observed variables are not texts.")
 
 
-def go_on_from(result: FitResult, progress: Mapping[str, Any]) -> None:
-    """Likewise, where training goes on, on whatever device that is now."""
+def resume_progress(result: FitResult, progress: Mapping[str, Any]) -> None:
+    """Set the fields of a result when training is resumed; its device stays the present one."""
     device = result.device
     set_progress(result, progress)
     result.device = device

@@ -1,4 +1,4 @@
-"""The arguments of a fit as one record, which is checked once and travels to every process."""
+"""The settings of a fit as one record, which is checked once and sent to every process."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ RESUMABLE_WITH = ("num_epochs", "patience", "device", "compile")
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that `fit` was asked for beside the model and the data; see there.
+    """All arguments of `fit` except the model and the data; `fit` describes them.
 
-    `Settings.checked` makes it of what a user gave.
+    `Settings.checked` makes this record from the user's arguments.
     """
 
     num_epochs: int
@@ -46,18 +46,16 @@ class Settings:
 
     @classmethod
     def checked(cls, **given: Any) -> Settings:
-        """The record of what a user gave.
+        """Check the user's arguments and make the record.
 
         Raises:
-            ValueError: a setting out of range, or `resume` without a run directory.
-            TypeError: a seed that is no int.
+            ValueError: a setting is out of range, or `resume` is given without a run directory.
+            TypeError: the seed is not an int.
         """
         settings = cls(**given)
         batch_size, patience = settings.batch_size, settings.patience
         if settings.resume and settings.run_dir is None:
-            raise ValueError(
-                "fit: resume=True needs run_dir=..., the folder of the run to go on with."
-            )
+            raise ValueError("fit: resume=True needs run_dir=..., the folder of the run to resume.")
         check_compile(settings.compile, "fit")
         return replace(
             settings,
@@ -69,24 +67,27 @@ class Settings:
         )
 
     def for_processes(self) -> Settings:
-        """The settings of each of several processes on this machine.
+        """The settings for each of several processes on this machine.
 
         Raises:
-            ValueError: a callback, which could not be called there.
+            ValueError: there is a callback, which other processes could not call.
         """
         if self.callback is not None:
-            raise ValueError("fit: callback= is for one device; several train in other processes.")
-        # The precision was decided on for all of them.
+            raise ValueError(
+                "fit: callback= is for one device, because several devices train in other processes. "
+                "Use devices=1, or no callback."
+            )
+        # The precision is decided already, so the processes must not decide again.
         precision = FORCED if self.precision == "bf16" else self.precision
         return replace(self, devices=1, precision=precision)
 
     def record(self, batch_size: int | None, captured: bool, group: Group | None) -> dict[str, Any]:
-        """What the configuration of a run directory says of it.
+        """The settings as the configuration of a run directory records them.
 
         Args:
-            batch_size: the one that is used; none for an iterable of batches.
+            batch_size: the batch size in use; `None` for an iterable of batches.
             captured: whether steps are captured.
-            group: the processes that share the work.
+            group: the processes that share the work, or `None`.
         """
         return {
             "num_epochs": self.num_epochs,

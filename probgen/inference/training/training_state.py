@@ -18,18 +18,18 @@ from probgen.inference.training.feed import Feed
 from probgen.inference.training.module import TrainingModule
 from probgen.inference.training.players import Learner, learners_of
 from probgen.inference.training.recorder import Recorder
-from probgen.inference.training.results import FitResult, go_on_from, progress_of
+from probgen.inference.training.results import FitResult, progress_of, resume_progress
 from probgen.inference.training.settings import Settings
 
 
 class TrainingState:
-    """The state of one fit: the module, its learners, the curves, the best weights.
+    """The state of one fit: the module, its learners, the curves, and the best weights.
 
     Args:
         module: the pair and the networks of the objective.
-        feed: batches, and the objective of the validation.
-        objective: declares the players.
-        settings: of the fit.
+        feed: training batches, validation data, and the objective of the validation.
+        objective: the objective, which declares the players.
+        settings: the settings of the fit.
         capture: whether steps are captured.
     """
 
@@ -62,14 +62,14 @@ class TrainingState:
         return self.group is None or self.group.rank == 0
 
     def keep(self, recorder: Recorder) -> None:
-        """Go on from where the run directory is, and write every epoch into it."""
+        """Resume from the state of the run directory, and store every epoch in it."""
         self.recorder = recorder
         recorder.restore(self)
-        for learner in self.learners:  # a resumed run goes on as it was begun
+        for learner in self.learners:  # a resumed run is captured if it was before
             learner.step.capture = recorder.config["settings"]["captured"]
 
     def scalars(self, numbers: Mapping[str, float]) -> dict[str, Tensor]:
-        """Numbers as tensors on the device."""
+        """Convert numbers into scalar tensors on the device."""
         return {name: self.scalar(number) for name, number in numbers.items()}
 
     def scalar(self, number: float) -> Tensor:
@@ -78,7 +78,7 @@ class TrainingState:
     # ------------------------------------------------------------------ several processes
 
     def share(self) -> None:
-        """The state of the first process in all of them."""
+        """Copy the state of the first process to all others."""
         if self.group is None:
             return
         state = self.group.from_first((
@@ -94,30 +94,30 @@ class TrainingState:
             learner.step.capture = capture
             if learner.scheduler is not None:
                 learner.scheduler.load_state_dict(scheduler)
-        go_on_from(self.result, progress)
+        resume_progress(self.result, progress)
 
     def share_buffers(self) -> None:
-        """Buffers that training changes differ between processes: those of the first are kept."""
+        """Copy the buffers of the first process to all others, because training changes them."""
         if self.group is None:
             return
         buffers = dict(self.module.named_buffers())
         if buffers:
-            kept = self.group.from_first(buffers)
+            first = self.group.from_first(buffers)
             for name, buffer in buffers.items():
-                buffer.copy_(kept[name])
+                buffer.copy_(first[name])
 
     # ------------------------------------------------------------------ after an epoch
 
     def note(self, averages: Averages, validation: float | None, seconds: float) -> None:
-        """Note an epoch, and keep its weights where its value is the best so far."""
+        """Record an epoch, and save its weights if its value is the best so far."""
         result = self.result
         value, metrics = averages.numbers()
-        decisive, curve = validation, result.validation_elbo
+        score, curve = validation, result.validation_elbo
         if validation is None and self.objective.keeps == "best":
-            decisive, curve = value, result.elbo
-        better = decisive is not None and math.isfinite(decisive)
+            score, curve = value, result.elbo
+        better = score is not None and math.isfinite(score)
         if better and self.best is not None:
-            better = decisive > curve[result.best_epoch - 1]  # type: ignore[operator]
+            better = score > curve[result.best_epoch - 1]  # type: ignore[operator]
         if better:
             self.best = clone_state(self.module.state_dict())
         result.elbo.append(value)
@@ -135,14 +135,14 @@ class TrainingState:
         for learner in self.learners:
             scheduler = learner.scheduler
             if isinstance(scheduler, ReduceLROnPlateau):
-                # During a warm-up the training value falls because the weight of the KL terms rises.
+                # In a warm-up the training value decreases because the KL weight increases.
                 if kl_weight == 1 or result.validation_elbo:
                     scheduler.step(-(result.validation_elbo or result.elbo)[-1])
             elif scheduler is not None:
                 scheduler.step()
 
     def make_remarks(self) -> None:
-        """What the objective has to say about the epochs so far, each remark once."""
+        """Warn of the remarks that the objective makes about the epochs so far, each once."""
         for remark in self.objective.remarks(self.result):
             if remark not in self.remarks_made:
                 self.remarks_made.add(remark)
@@ -160,6 +160,7 @@ def _learner_state(learner: Learner) -> tuple[Any, Any, bool]:
 
 
 def clone_state(state: Any) -> Any:
+    """A copy of a nested state, with copies of its tensors."""
     if isinstance(state, Tensor):
         return state.detach().clone()
     if isinstance(state, Mapping):

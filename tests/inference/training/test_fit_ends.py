@@ -295,7 +295,7 @@ def test_numpys_numbers_are_numbers() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimizer": torch.optim.Adam(torch.nn.Linear(2, 2).parameters())}, "none of VAE's parameters"),
+        ({"optimizer": torch.optim.Adam(torch.nn.Linear(2, 2).parameters())}, "none of the parameters of VAE"),
         ({"optimizer": torch.optim.LBFGS}, "without a closure"),
         ({"scheduler": torch.optim.lr_scheduler.StepLR(
             torch.optim.Adam(torch.nn.Linear(2, 2).parameters()), 1)}, "scheduler must be a callable"),

@@ -113,7 +113,7 @@ def returns(change: Any) -> Any:
     ("change", "message"),
     [
         (lambda value: value.detach(), "returned values without a gradient, so nothing can be"),
-        (lambda value: torch.ones(8, requires_grad=True), "depends on no parameter of VAE that can"),
+        (lambda value: torch.ones(8, requires_grad=True), "depends on no learnable parameter of VAE"),
         (lambda value: value.mean(), r"shape \(8,\) for a batch of 8, got shape \(\)"),
         (lambda value: value[:, None], r"one value per datum.*got shape \(8, 1\)"),
         (lambda value: value.sum().item(), "tensor of floating-point numbers, one per datum, got float"),
