@@ -35,21 +35,24 @@ MOST_GRAPHS = 8
 
 
 class CaptureWarning(UserWarning):
-    """A step runs eagerly, without a captured graph; the message says why.
-
-    Only the speed differs. `compile=False` asks for eager steps and gives no warning.
+    """A step runs eagerly, without a captured graph, which changes only the speed; the message says why.
 
     Example:
-        Stop the program instead of training slowly:
+        Stop the program if a step cannot be captured, here because it reads a tensor as a number:
 
-        >>> import warnings, probgen as pg
+        >>> import torch, warnings, probgen as pg
+        >>> _ = torch.manual_seed(0)
+        >>> ppca = pg.models.PPCA(x=pg.Normal(3), z=pg.Normal(1))
+        >>> def scaled(pair, data, **further):
+        ...     return pg.ELBO()(pair, data, **further) * data["x"].std().item()
         >>> with warnings.catch_warnings():
         ...     warnings.simplefilter("error", pg.CaptureWarning)
         ...     try:
-        ...         warnings.warn("fit: VAE runs eagerly", pg.CaptureWarning)
-        ...     except pg.CaptureWarning as error:
-        ...         print(error)
-        fit: VAE runs eagerly
+        ...         pg.fit(ppca, torch.randn(20, 3), objective=scaled, num_epochs=1, compile=True,
+        ...                device="cpu", progress=False)
+        ...     except pg.CaptureWarning as warning:
+        ...         print(str(warning).split(": ")[1])
+        PPCA runs eagerly, without a captured graph
     """
 
 

@@ -1,6 +1,6 @@
-"""What `fit` may maximize, one file each; importing this package imports no PyTorch."""
+"""The objectives of `fit`, one per file; importing this package does not import PyTorch."""
 
 from probgen.basics.registry import Registry
 
 OBJECTIVES = Registry("objective", "probgen.inference.objectives")
-"""One file each: a module that assigns `OBJECTIVE`, which makes the objective without arguments."""
+"""Objectives by file name; each module assigns `OBJECTIVE`, which is called without arguments."""

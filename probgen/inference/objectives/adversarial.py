@@ -1,4 +1,4 @@
-r"""The adversarial objective: a critic learns to tell samples from data, a generator to deceive it."""
+r"""The adversarial objective: a critic learns to distinguish samples from data; a generator competes."""
 
 from __future__ import annotations
 
@@ -24,34 +24,35 @@ LOSSES = ("non-saturating", "minimax")
 
 
 class Adversarial(Objective):
-    r"""The game of a generator G and a critic D, which estimates whether a datum is real.
+    r"""The game of a generator G and a critic D, which estimates the probability that a datum is real.
 
-    The critic maximizes, with $D(x) = \sigma(l(x))$ and as many samples $G(z)$ as data $x$,
+    With $D(x) = \sigma(l(x))$ and as many samples $G(z)$ as data $x$, the critic maximizes
 
     $$E[\log D(x)] + E[\log(1 - D(G(z)))] - \tfrac{\gamma}{2} E[\lVert \nabla_x l(x) \rVert^2],$$
 
     whose maximum without the penalty is at $D(x) = p(x) / (p(x) + p_G(x))$. The generator maximizes
     $E[\log D(G(z))]$ (`loss="non-saturating"`) or $-E[\log(1 - D(G(z)))]$ (`"minimax"`, whose
-    gradient vanishes where the critic wins). In each step the critic is updated first. Variables
-    that the generator takes as inputs, such as a class, are inputs of the critic too.
+    gradient vanishes if the critic is certain). In each step the critic is updated first. Variables
+    that are inputs of the generator, such as a class, are inputs of the critic too.
 
-    `FitResult.objective` is the critic's value, `FitResult.metrics` has the generator's value (both
-    are minus the loss), D(x) and D(G(z)) averaged over each epoch, and `"spread"`: the standard
-    deviation of the samples over that of the data. A warning says when these show a collapse.
+    `FitResult.objective` is the critic's value. `FitResult.metrics` has the generator's value, D(x)
+    and D(G(z)), averaged over each epoch, and `"spread"`, the ratio of the standard deviation of the
+    samples to that of the data. Values are minus the losses. A warning says if the metrics show a
+    collapse.
 
     Args:
-        critic: a network or network factory for the logit l in place of an MLP, such as
+        critic: a network or network factory for the logit l instead of an MLP, such as
             `pg.ConvEncoder`.
         hidden: widths of the hidden layers of the critic's MLP.
         activation: class of the MLP's nonlinearity, by default leaky ReLU.
         loss: the generator's loss, `"non-saturating"` or `"minimax"`.
-        r1: the weight γ of the penalty of the critic's gradient at the data; 0 is none.
-        critic_steps: updates of the critic per batch, each on new samples.
-        critic_optimizer: an optimizer class, or a callable that makes an optimizer of the critic's
-            parameters; by default as for the generator, that of `pg.fit`.
+        r1: the weight γ of the penalty on the critic's gradient at the data; 0 means no penalty.
+        critic_steps: number of updates of the critic per batch, each on new samples.
+        critic_optimizer: an optimizer class, or a callable that returns an optimizer of the critic's
+            parameters; by default the optimizer of `pg.fit`, as for the generator.
 
     Raises:
-        ValueError: an unknown loss, a negative penalty, or critic_steps below one.
+        ValueError: the loss is unknown, the penalty is negative, or critic_steps is below one.
 
     References:
         Goodfellow et al., 2014, "Generative adversarial nets", eq. 1, proposition 1, and section 3
@@ -103,10 +104,10 @@ class Adversarial(Objective):
         )
 
     def check_model(self, pair: Any) -> None:
-        """Refuse what is not an implicit model.
+        """Check that the model is an implicit model.
 
         Raises:
-            TypeError: a pair, or no model at all.
+            TypeError: it is a pair, or not a model.
         """
         if not isinstance(pair, ImplicitModel):
             raise TypeError(
@@ -115,20 +116,21 @@ class Adversarial(Objective):
             )
 
     def check_data(self, data: Dataset) -> None:
-        """Refuse binary data that are drawn anew in every batch.
+        """Check that the data are not binarized in every batch.
 
         Raises:
-            ValueError: the critic would tell zeros and ones from the generator's numbers at once.
+            ValueError: they are; the critic could easily distinguish zeros and ones from the
+                generator's numbers.
         """
         if data.redrawn:
             raise ValueError(
                 f"fit: {', '.join(data.redrawn)} is binarized anew in every batch, but the generator "
-                "returns numbers between 0 and 1, which any critic tells apart. Train on the data "
-                "without binarization."
+                "returns numbers between 0 and 1, which any critic distinguishes from zeros and ones. "
+                "Train on the data without binarization."
             )
 
     def networks(self, pair: Any) -> nn.Module:
-        """The critic: the probability that a datum is real, as a conditional of the data."""
+        """The critic: a conditional distribution for whether a datum is real, given the data."""
         inputs = {name: pair.variables[name] for name in pair.data_names}
         return Conditional(
             Bernoulli(()), inputs, self.critic, hidden=self.hidden, activation=self.activation
@@ -150,7 +152,7 @@ class Adversarial(Objective):
     def critic_value(
         self, critic: Conditional, pair: Any, data: Mapping[str, Tensor], **_: Any
     ) -> Value:
-        """What the critic maximizes, for each datum and one sample, with D(x), D(G(z)) and spread."""
+        """The critic's value of each datum and one sample, and the metrics D(x), D(G(z)), spread."""
         real = {name: data[name] for name in pair.data_names}
         if self.r1 and torch.is_grad_enabled():
             real = {n: v.detach().requires_grad_(n in pair.generators) for n, v in real.items()}
@@ -170,19 +172,19 @@ class Adversarial(Objective):
     def generator_value(
         self, critic: Conditional, pair: Any, data: Mapping[str, Tensor], **_: Any
     ) -> Tensor:
-        """What the generator maximizes, for as many samples as data."""
+        """The generator's value of as many samples as data."""
         logit = _logit(critic, _samples(pair, data))
         return F.logsigmoid(logit) if self.loss == "non-saturating" else -F.logsigmoid(-logit)
 
     # ------------------------------------------------------------------ after an epoch
 
     def remarks(self, result: Any) -> Iterable[str]:
-        """Whether the samples have lost their variety, or the critic has won, in words."""
+        """Sentences that say if the samples vary too little, or if the critic has won."""
         return signs_of_collapse(result.metrics)
 
 
 def _samples(pair: Any, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As many samples as data, with the inputs of the data."""
+    """As many samples as data, generated with the input variables of the data."""
     size = len(next(iter(data.values())))
     inputs = {name: data[name] for name in pair.data_names if name not in pair.generators}
     return inputs | pair.generate(**pair.draw_latents(size), **inputs)
@@ -200,7 +202,7 @@ def _squared_gradient(logit: Tensor, real: Mapping[str, Tensor], names: Iterable
 
 
 def _spread(values: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
-    """The root of the total variance over a batch."""
+    """The square root of the total variance over a batch."""
     variances = [values[n].detach().flatten(1).var(0, correction=0).sum() for n in names]
     return sum(variances[1:], variances[0]).clamp(min=1e-12).sqrt()
 

@@ -1,4 +1,4 @@
-"""The evidence lower bound with closed-form KL terms, where there are some."""
+"""The evidence lower bound with closed-form KL terms for the latents that have them."""
 
 from __future__ import annotations
 

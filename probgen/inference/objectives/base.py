@@ -1,7 +1,7 @@
-r"""What `fit` may ask of an objective: a value per datum, who learns what, and how data are composed.
+r"""The interface of an objective: its value per datum, its players, and how batches are composed.
 
-An objective is one file in this package that assigns `OBJECTIVE`, a class or function that makes it
-without arguments; `fit(objective="...")` finds it by the name of the file.
+An objective of the library is a file in this package that assigns `OBJECTIVE`, a class or function that
+is called without arguments; `fit(objective="...")` finds it by the name of the file.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from probgen.data.dataset import Dataset
 from probgen.implicit import check_pair
 
 Value = Tensor | tuple[Tensor, Mapping[str, Tensor]]
-"""Values of shape `(batch,)`, alone or with further metrics by name, each a scalar tensor."""
+"""Values of shape `(batch,)`, alone or with metrics: scalar tensors by name."""
 
 
 @dataclass(frozen=True)
 class Composition:
-    """How each batch of a fit is composed, where it is not by chance.
+    """The composition of each batch of a fit, if it is not random.
 
     Attributes:
         label: the partly observed variable.
-        labelled: rows of a batch in which it is observed.
+        labelled: number of rows of a batch in which this variable is observed.
     """
 
     label: str
@@ -34,27 +34,27 @@ class Composition:
 
 @dataclass(frozen=True)
 class Player:
-    """Who learns what: parameters, the value that they maximize, and how they are updated.
+    """Parameters that are trained together, the value that they maximize, and how they are updated.
 
-    An update of a player computes gradients of its own parameters only. All other parameters are
-    constants in it, and their `.grad` stays as it was.
+    An update of a player computes only the gradients of its own parameters. All other parameters are
+    constants in it, and their `.grad` does not change.
 
     Attributes:
-        name: in messages, in the checkpoint, and in `FitResult.metrics`.
-        parameters: what it learns. Parameters that do not require a gradient are left out, and no
-            parameter may belong to two players.
-        value: what it maximizes, called as an objective is: `value(pair, data, observed=masks,
-            **further)`.
-        optimizer: as in `fit`: a class, or a callable that makes an optimizer of the parameters;
-            `None` takes the one that `fit` was given.
-        steps: updates per batch, each with new noise.
-        draws: `"fresh"` noise, or `"shared"`: the first update starts from the random state from which
-            the player before it started, so that both see the same draws.
+        name: its name in messages, in the checkpoint, and in `FitResult.metrics`.
+        parameters: the parameters that it learns. Parameters that do not require a gradient are
+            ignored, and no parameter may belong to two players.
+        value: the function that it maximizes, called like an objective: `value(pair, data,
+            observed=masks, **further)`.
+        optimizer: as in `fit`: a class, or a callable that returns an optimizer of the parameters;
+            `None` means the optimizer that `fit` was given.
+        steps: number of updates per batch, each with new noise.
+        draws: `"fresh"` or `"shared"` noise. If it is shared, the first update starts from the same
+            random state as the first update of the player before, so that both use the same draws.
         unit: `"datum"`: the value has shape `(batch,)`, and `fit` maximizes its average. `"batch"`: the
-            value is a scalar that is no average over data, such as a distance between two samples.
-            With several devices each takes the value of its own part of the batch, and the gradients
-            are averaged with the numbers of data as weights: for `"datum"` that is the gradient of the
-            whole batch, for `"batch"` that of the average of the values of the parts.
+            value is a scalar that is not an average over data, such as a distance between two samples.
+            With several devices, each computes the value of its part of the batch, and the gradients
+            are averaged with the numbers of data as weights. For `"datum"` this is the gradient of the
+            whole batch; for `"batch"` it is the gradient of the average of the values of the parts.
 
     Example:
         >>> import torch, probgen as pg
@@ -84,20 +84,20 @@ class Player:
 
 
 class Objective:
-    """What `fit` maximizes: a base class for objectives of your own.
+    """The function that `fit` maximizes: a base class for the user's own objectives.
 
-    A subclass defines `__call__`, one value per datum. All else has a default: one player that learns
-    all parameters of the pair.
+    A subclass defines `__call__`, which returns one value per datum. Everything else has a default: by
+    default one player learns all parameters of the pair.
 
     Attributes:
-        quantity: what the value is called in curves, progress bars and messages.
-        is_bound: the value is a lower bound of log p(x).
-        warmup_epochs: where it is above 1, a call gets `kl_weight`, a scalar tensor that grows
-            linearly to one over so many epochs.
-        has_validation: there is a value of validation data. Without one, `fit` uses no validation data
+        quantity: the name of the value in curves, progress bars and messages.
+        is_bound: whether the value is a lower bound of log p(x).
+        warmup_epochs: if it is above 1, a call gets `kl_weight`, a scalar tensor that increases
+            linearly to one over this number of epochs.
+        has_validation: whether validation data have a value. If not, `fit` uses no validation data
             and refuses `patience`.
-        keeps: which weights the pair has at the end where there is no validation value: those of the
-            `"last"` epoch, or of the epoch with the `"best"` training value.
+        keeps: which weights the pair has at the end if there is no validation value: those of the
+            `"last"` epoch, or those of the epoch with the `"best"` training value.
 
     Example:
         >>> import torch, probgen as pg
@@ -120,81 +120,84 @@ class Objective:
     keeps: Literal["last", "best"] = "last"
 
     def __call__(self, *args: Any, **named: Any) -> Any:
-        """One value per datum, larger is better: `objective(pair, data, observed=masks, **further)`.
+        """One value per datum; larger is better: `objective(pair, data, observed=masks, **further)`.
 
-        A subclass names the arguments that it takes.
+        A subclass names its arguments.
 
         Args:
             *args: `pair`, the model; and `data`, tensors `(batch, *event_shape)` by variable name.
-            **named: `observed`, boolean masks `(batch,)` of partly observed variables, or `None`; what
-                `constants` returned, and `kl_weight` in a warm-up: scalar tensors. A call without
-                these must work too.
+            **named: `observed`, boolean masks `(batch,)` of partly observed variables, or `None`; and
+                the scalar tensors `kl_weight` (in a warm-up) and those that `constants` returned. A
+                call without these must work too.
 
         Returns:
-            Shape `(batch,)`; or that and a dict of scalar tensors, further metrics by name, whose
+            Values of shape `(batch,)`; or these and a dict of metrics, scalar tensors by name, whose
             averages over each epoch are in `FitResult.metrics`.
         """
         raise TypeError(f"{type(self).__name__} must define __call__; see pg.Objective.")
 
-    # ------------------------------------------------------------------ who learns what
+    # ------------------------------------------------------------------ networks and players
 
     def networks(self, pair: Any) -> nn.Module | None:
-        """Networks of the objective's own, such as a critic, with weights to start from.
+        """The objective's own networks, such as a critic, with their initial weights.
 
-        `fit` calls this once, with the random state that its seed determines. The networks are
+        `fit` calls this once, with a random state that follows from its seed. The networks are
         trained, checkpointed and moved between devices and precisions together with the pair.
         """
         return None
 
     def players(self, pair: Any, networks: nn.Module | None) -> Sequence[Player]:
-        """Who learns what, in the order of their updates of each batch.
+        """The players, in the order of their updates for each batch.
 
-        The value of the first player is the curve of the run; those of further players are metrics
+        The value of the first player is the training curve; the values of further players are metrics
         under their names.
 
         Args:
             pair: the model, on its device and in its precision.
-            networks: what `networks` returned, likewise.
+            networks: what `networks` returned, on the same device and in the same precision.
         """
         return [Player(type(pair).__name__, tuple(pair.parameters()), self)]
 
     # ------------------------------------------------------------------ data
 
     def constants(self, data: Dataset) -> Mapping[str, float]:
-        """Numbers of all the data that a call takes as keywords, as scalar tensors."""
+        """Numbers computed from all the data, which a call gets by keyword as scalar tensors."""
         return {}
 
     def composition(self, data: Dataset, batch_size: int) -> Composition | None:
-        """How each batch of the training data is composed; `None` is by chance."""
+        """The composition of each batch of the training data; `None` means random batches."""
         return None
 
     def for_validation(self) -> Objective:
-        """The same objective for blocks of data that are not composed, which `fit` validates by."""
+        """The objective that `fit` uses for validation, where data come in blocks of any composition."""
         return self
 
     # ------------------------------------------------------------------ checks before the training
 
     def check_model(self, pair: Any) -> None:
-        """Refuse a model that the objective is not for.
+        """Check that the objective can train the model.
 
         Raises:
-            TypeError: by default where it is no pair of model and guide.
+            TypeError: it cannot; by default, if the model is not a pair of model and guide.
         """
         check_pair(pair, "fit")
 
     def check_data(self, data: Dataset) -> None:
-        """Refuse training data that the objective cannot use, with a ValueError."""
+        """Raise a ValueError if the objective cannot use these training data."""
 
     def check_validation(self, data: Dataset) -> None:
-        """Refuse validation data that the objective cannot use, with a ValueError."""
+        """Raise a ValueError if the objective cannot use these validation data."""
 
     def check_stream(self) -> None:
-        """Refuse an iterable of batches, of which `constants` and `composition` know nothing."""
+        """Raise a ValueError if the objective cannot use an iterable of batches.
+
+        For an iterable, `constants` and `composition` are not called.
+        """
 
     # ------------------------------------------------------------------ after an epoch
 
     def remarks(self, result: Any) -> Iterable[str]:
-        """What the user should know after an epoch: each is a warning, given once per run.
+        """Remarks for the user after an epoch; `fit` gives each as a warning, once per run.
 
         Args:
             result: the `FitResult` so far, with curves and metrics.

@@ -1,4 +1,4 @@
-"""The semi-supervised objective with a prior on the shares of the classes, which are learned."""
+"""The semi-supervised objective with a Dirichlet prior on learned class probabilities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from probgen.inference.objectives.semisupervised import SemiSupervised
 from probgen.pair import LatentVariableModel
 
 CONCENTRATION = 2.0
-"""Of the Dirichlet prior, for each class: 2 acts as one further row of each class."""
+"""Concentration of the Dirichlet prior for each class: 2 acts like one more row of each class."""
 
 
 class LearnedClassShares(SemiSupervised):
@@ -25,14 +25,15 @@ class LearnedClassShares(SemiSupervised):
     $$\pi_k = \frac{n_k + \sum_{i\,\text{unlabelled}} q(y = k \mid x_i) + c - 1}{N + K (c - 1)}$$
 
     with n_k the number of labelled rows of class k and K the number of classes. These are the shares of
-    the classes among all rows, where each unlabelled row is divided among the classes by the classifier.
-    So the rows to be labelled may be chosen class by class, in which case their counts alone say nothing
-    about the shares. No class vanishes, since π_k stays above (c − 1) / (N + K (c − 1)).
+    the classes among all rows, where each unlabelled row counts for every class by its probability under
+    the classifier. So the estimate is also valid if the rows to be labelled were chosen class by class,
+    when their counts alone say nothing about the shares. No class gets probability zero, because π_k is
+    at least (c − 1) / (N + K (c − 1)).
 
     Args:
         num_data: N, the number of data of the fit.
         concentration: c, above 1.
-        **settings: of `SemiSupervised`.
+        **settings: the settings of `SemiSupervised`.
 
     References:
         Bishop, 2006, "Pattern recognition and machine learning", section 2.2.1 (the Dirichlet prior).
@@ -52,7 +53,7 @@ class LearnedClassShares(SemiSupervised):
     def __call__(
         self, pair: LatentVariableModel, data: Mapping[str, Tensor], **further: Any
     ) -> Tensor:
-        """The value of each datum, as `SemiSupervised`; the prior adds the same number to each."""
+        """The value of `SemiSupervised` for each datum, plus the same prior term for all."""
         logits = pair.factors("p")[self.label]().logits
         log_prior = (self.concentration - 1) / self.num_data * logits.log_softmax(-1).sum()
         return super().__call__(pair, data, **further) + log_prior

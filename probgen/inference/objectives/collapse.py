@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 EPOCHS = 10
-"""How many epochs in a row must show a sign."""
+"""Number of consecutive epochs that must show a sign."""
 FIRST_EPOCHS = 20
-"""Epochs in which samples may still be alike, since training has just begun."""
+"""Epochs at the start of training in which samples may vary little."""
 LEAST_SPREAD = 0.5
-"""Samples vary too little where their standard deviation is below this share of the data's."""
+"""Samples vary too little if their standard deviation is below this share of the data's."""
 CERTAIN = 0.99
-"""The critic has won where D(x) is above this number and D(G(z)) below one minus it."""
+"""The critic has won if D(x) is above this number and D(G(z)) is below one minus this number."""
 
 
 def signs_of_collapse(metrics: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    """What the epochs show, one sentence for each sign, about the first epochs that show it.
+    """One sentence for each sign of failure, about the first epochs that show it.
 
     Args:
         metrics: `"spread"`, `"D(x)"` and `"D(G(z))"` of each epoch.
@@ -31,7 +31,7 @@ def signs_of_collapse(metrics: Mapping[str, Sequence[float]]) -> Iterator[str]:
         yield (
             f"Mode collapse: in epochs {last - EPOCHS + 1} to {last} the samples varied by "
             f"{spread[last - 1]:.0%} of what the data vary (standard deviations), so the generator "
-            "makes much the same samples whatever z is. A smaller learning rate, the penalty r1=... of "
+            "makes similar samples for all z. A smaller learning rate, the penalty r1=... of "
             "pg.Adversarial, or a larger batch may help."
         )
     won = zip(on_data, on_samples, strict=True)
@@ -39,13 +39,13 @@ def signs_of_collapse(metrics: Mapping[str, Sequence[float]]) -> Iterator[str]:
     if last:
         yield (
             f"The critic has won: in epochs {last - EPOCHS + 1} to {last} D(x) was above {CERTAIN} and "
-            f"D(G(z)) below {1 - CERTAIN:.2f}, so the generator learned little from it. The penalty "
-            "r1=... of pg.Adversarial, a smaller critic, or a smaller learning rate for it may help."
+            f"D(G(z)) below {1 - CERTAIN:.2f}, so the generator learned little. The penalty r1=... of "
+            "pg.Adversarial, a smaller critic, or a smaller learning rate for the critic may help."
         )
 
 
 def _first_run(shown: Sequence[bool]) -> int:
-    """The epoch, from one, that ends the first run of epochs which all show a sign; 0 for none."""
+    """The last epoch (counted from one) of the first `EPOCHS` in a row that show a sign; 0 if none."""
     for last in range(FIRST_EPOCHS + EPOCHS, len(shown) + 1):
         if all(shown[last - EPOCHS : last]):
             return last

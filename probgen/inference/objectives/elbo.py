@@ -1,8 +1,7 @@
 r"""The evidence lower bound of any pair, per datum, from one pass of guide and model.
 
-Values are in nats per datum, and larger is better. Discrete scalars are summed
-out exactly: with weights q(y | ...) where the guide has a factor for them, inside the logarithm
-where it has none.
+Values are in nats per datum, and larger is better. Discrete scalars are summed out exactly: with
+weights q(y | ...) if the guide has a factor for them, otherwise inside the logarithm.
 """
 
 from __future__ import annotations
@@ -25,20 +24,19 @@ from probgen.pair import LatentVariableModel
 class ELBO(Objective):
     r"""The evidence lower bound, $E_q[\log p(x, z) - \log q(z | x)]$, for each datum.
 
-    With the defaults its value and gradient are those of Pyro's `Trace_ELBO` (and, where a
-    variable is summed out, of `TraceEnum_ELBO`); with `analytic_kl` those of
-    `TraceMeanField_ELBO`. Latents whose distribution cannot be reparameterized take the
-    score-function gradient.
+    With the defaults its value and gradient are those of Pyro's `Trace_ELBO` (or of
+    `TraceEnum_ELBO`, if a variable is summed out); with `analytic_kl` they are those of
+    `TraceMeanField_ELBO`. Latents that cannot be reparameterized have a score-function gradient.
 
     Args:
-        num_particles: draws of the guide for each datum.
-        analytic_kl: replace $\log p(z) - \log q(z)$ by the closed-form $-KL(q || p)$ for each
-            latent that has one and whose model parents the guide draws before it.
-        warmup_epochs: the weight of the KL terms grows linearly to one over as many epochs of
-            `fit`.
+        num_particles: number of draws of the guide for each datum.
+        analytic_kl: whether to replace $\log p(z) - \log q(z)$ by the closed form $-KL(q || p)$ for
+            each latent that has one and whose parents in the model are drawn before it by the guide.
+        warmup_epochs: number of epochs of `fit` over which the weight of the KL terms increases
+            linearly to one.
 
     Raises:
-        ValueError: num_particles below one, warmup_epochs negative.
+        ValueError: num_particles is below one, or warmup_epochs is negative.
 
     References:
         Kingma and Welling, 2014, "Auto-encoding variational Bayes", eq. 2 and 3.
@@ -82,7 +80,7 @@ class ELBO(Objective):
             pair: the pair.
             data: tensors `(batch, *event_shape)` by variable name.
             observed: boolean masks `(batch,)` of partly observed variables.
-            kl_weight: a scalar tensor that multiplies the KL terms; `None` is one.
+            kl_weight: a scalar tensor that multiplies the KL terms; `None` means one.
         """
         check_pair(pair, "ELBO")
         trace = trace_pair(pair, data, num_particles=self.num_particles, observed=observed)
@@ -93,9 +91,8 @@ class ELBO(Objective):
 def elbo(trace: PairTrace, *, analytic_kl: bool = False, kl_weight: Tensor | None = None) -> Tensor:
     r"""The evidence lower bound from one pass, shape `(data,)` or `(1,)`.
 
-    For summed variables $y$ with a guide factor it is
-    $\sum_y q(y | \cdot)\,[\log p - \log q]$, for those without $\log \sum_y p$. The gradient is that of
-    `guide_average`.
+    For summed variables $y$ with a guide factor it is $\sum_y q(y | \cdot)\,[\log p - \log q]$, for
+    those without a guide factor $\log \sum_y p$. The gradient is that of `guide_average`.
 
     Raises:
         ValueError: the guide has a point mass.
@@ -107,15 +104,15 @@ def elbo(trace: PairTrace, *, analytic_kl: bool = False, kl_weight: Tensor | Non
         term = class_log_weight(trace, name)
         joint = joint - (term if kl_weight is None else kl_weight * term)
     bound = guide_average(trace, joint)
-    # What is left is (1..., particles, data).
+    # The shape is now (1..., particles, data).
     return bound.reshape(-1, bound.shape[-1]).mean(0) if bound.dim() > 1 else bound
 
 
 def log_importance_weights(trace: PairTrace) -> Tensor:
     r"""Log-weights whose average estimates p(x): $\log \sum_y p(x, y, z) - \log q(z | \cdot)$.
 
-    Every summed variable is summed inside the weight; the guide's q(y | ...) plays no part, since
-    each term of the sum is an unbiased estimate of p(x, y) by itself. Nothing scales a weight.
+    Every summed variable is summed inside the weight. The guide's q(y | ...) is not used, because
+    each term of the sum is an unbiased estimate of p(x, y). No KL weight is applied.
 
     Returns:
         Shape `(particles, data)`, in nats.
@@ -138,7 +135,7 @@ def log_importance_weights(trace: PairTrace) -> Tensor:
 
 
 def _latent_terms(trace: PairTrace, analytic_kl: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Terms of latents (weighted in a warm-up), and terms of data."""
+    """The terms of the latents, which a warm-up weights, and the terms of the data."""
     latent: list[Tensor] = []
     likelihood: list[Tensor] = []
     closed = _closed_form_kl(trace) if analytic_kl else {}
@@ -157,8 +154,10 @@ def _latent_terms(trace: PairTrace, analytic_kl: bool) -> tuple[list[Tensor], li
     for name in trace.sampled:
         log_q = trace.log_q[name]
         if not trace.guide[name]["fn"].has_rsample:
-            log_q = log_q.detach()  # its gradient has expectation zero; the rest is a score term
-        # An auxiliary site has no term: given its value the rest is a bound by itself.
+            log_q = (
+                log_q.detach()
+            )  # its gradient has expectation zero; guide_average adds the score
+        # An auxiliary site has no term, because for each of its values the other terms are a bound.
         if name not in closed and name in trace.model:
             latent.append(-log_q)
     return latent, likelihood
@@ -167,12 +166,12 @@ def _latent_terms(trace: PairTrace, analytic_kl: bool) -> tuple[list[Tensor], li
 def _sum_in_model(
     trace: PairTrace, likelihood: list[Tensor], latent: list[Tensor], kl_weight: Tensor | None
 ) -> Tensor:
-    """Add all terms, summing out in the model what has no guide factor."""
+    """Add all terms, and sum out in the model the variables that have no guide factor."""
     if trace.model_sums and kl_weight is not None:
-        # Inside the sum a weight would have to multiply logarithms: the result is no bound.
+        # Inside the sum a weight would multiply logarithms, and the result would not be a bound.
         raise ValueError(
             "KL warm-up: this pair sums "
-            f"{', '.join(trace.model_sums)} out in the model, where the KL term stands inside a "
+            f"{', '.join(trace.model_sums)} out in the model, where the KL term is inside a "
             "logarithm and cannot be weighted. Add a guide factor for it, or use no warm-up."
         )
     terms = likelihood + (latent if kl_weight is None else [kl_weight * term for term in latent])
@@ -194,8 +193,8 @@ def _logsumexp_classes(trace: PairTrace, total: Tensor, name: str, dim: int) -> 
 def _closed_form_kl(trace: PairTrace) -> dict[str, Tensor]:
     """KL(q || p) of the latents for which it is the expectation of log q - log p.
 
-    That holds where p(z | ...) depends on nothing that the guide draws after z. Read off the order
-    of the sites: every latent before z in the model stands before z in the guide, too.
+    This holds if p(z | ...) does not depend on latents that the guide draws after z. The order of the
+    sites shows it: every latent before z in the model must be before z in the guide too.
     """
     closed = {}
     guide_order = [name for name in trace.guide if name in trace.model]
@@ -211,7 +210,7 @@ def _closed_form_kl(trace: PairTrace) -> dict[str, Tensor]:
         if any(site["mask"] is not None and site["mask"] is not True for site in (q, p)):
             continue
         if _folds(q["fn"]):
-            continue  # torch's KL of it is that of what is folded, which is larger
+            continue  # torch would return the KL of the base distributions, which is larger
         shape = torch.broadcast_shapes(q["fn"].batch_shape, p["fn"].batch_shape)
         try:
             closed[name] = kl_divergence(q["fn"].expand(shape), p["fn"].expand(shape))
@@ -221,10 +220,10 @@ def _closed_form_kl(trace: PairTrace) -> dict[str, Tensor]:
 
 
 def _folds(fn: Any) -> bool:
-    """Whether a distribution is made by a transformation that takes several values to one."""
+    """Whether a distribution is transformed by a function that maps several values to one."""
     while hasattr(fn, "base_dist"):
         if not all(transform.bijective for transform in getattr(fn, "transforms", ())):
-            return not isinstance(fn, torch.distributions.HalfNormal)  # that has a KL of its own
+            return not isinstance(fn, torch.distributions.HalfNormal)  # torch has its correct KL
         fn = fn.base_dist
     return False
 

@@ -1,4 +1,4 @@
-"""A plain function of a user as an objective."""
+"""The adapter that makes an objective from a function of the user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class FunctionObjective(Objective):
     """A callable `f(pair, data, *, observed=None, **further)` as an objective of `fit`.
 
     A callable object may have `warmup_epochs`, `num_particles`, `constants(dataset)` and
-    `for_validation()` as an `Objective` has.
+    `for_validation()`, with the same meaning as in an `Objective`.
     """
 
     def __init__(self, function: Callable[..., Value]) -> None:
@@ -36,16 +36,16 @@ class FunctionObjective(Objective):
         observed: Mapping[str, Tensor] | None = None,
         **further: Tensor,
     ) -> Value:
-        """What the function returns."""
+        """The result of the function."""
         return self.function(pair, data, observed=observed, **further)
 
     def constants(self, data: Dataset) -> Mapping[str, float]:
-        """What the callable's own `constants` returns."""
+        """The result of the callable's own `constants`, if it has one."""
         own = getattr(self.function, "constants", None)
         return {} if own is None else dict(own(data))
 
     def for_validation(self) -> Objective:
-        """By the callable's own `for_validation`, where it has one."""
+        """The result of the callable's own `for_validation`, if it has one."""
         own = getattr(self.function, "for_validation", None)
         if own is None:
             return self

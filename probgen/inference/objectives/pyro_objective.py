@@ -1,4 +1,4 @@
-"""Pyro's own ELBO objects as objectives of `fit`, and what of a pair they would get wrong."""
+"""Pyro's ELBO objects as objectives of `fit`, with checks for pairs that they compute wrongly."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from probgen.structure import sample_sites
 
 
 class PyroObjective(Objective):
-    """One of Pyro's own ELBO objects as an objective: `pg.fit(..., objective=Trace_ELBO())`.
+    """One of Pyro's ELBO objects as an objective: `pg.fit(..., objective=Trace_ELBO())`.
 
-    Pyro returns the sum over the batch, so every datum is given the batch's average.
+    Pyro returns the sum over the batch, so the value of every datum is the average of the batch.
     """
 
     quantity = "ELBO"
@@ -42,48 +42,50 @@ class PyroObjective(Objective):
         """The bound of the batch divided by its size, shape `(batch,)`.
 
         Raises:
-            ValueError: a pair or data for which Pyro's object has a wrong value or gradient.
+            ValueError: Pyro's object would compute a wrong value or gradient for the pair or the data.
         """
         if observed:
             raise ValueError(
-                f"{type(self.loss).__name__} has no notion of a partly observed {', '.join(observed)}; "
-                'use objective="elbo", which sums it out where it is missing.'
+                f"{type(self.loss).__name__} does not support partly observed variables, here "
+                f'{", ".join(observed)}; use objective="elbo", which sums them out where they are missing.'
             )
         if kl_weight is not None:
-            raise ValueError("KL warm-up is a setting of pg.ELBO, not of Pyro's objectives.")
+            raise ValueError(
+                "Pyro's objectives have no KL warm-up; use pg.ELBO(warmup_epochs=...) instead."
+            )
         model, guide = poutine.trace(pair.model), poutine.trace(pair.guide)
         if isinstance(self.loss, pyro.infer.TraceEnum_ELBO):
-            given = (pyro.infer.config_enumerate(f) for f in (model, guide))
+            functions = (pyro.infer.config_enumerate(f) for f in (model, guide))
         else:
-            given = (f for f in (model, guide))
-            guided = pair.factors("q")
-            summed = [n for n in pair.summed_names if n not in data and n not in guided]
+            functions = (f for f in (model, guide))
+            in_guide = pair.factors("q")
+            summed = [n for n in pair.summed_names if n not in data and n not in in_guide]
             if summed:
                 raise ValueError(
-                    f"{type(self.loss).__name__} would draw {', '.join(summed)} from the prior, which "
-                    f'gives no bound; use objective="elbo", which sums it out.'
+                    f"{type(self.loss).__name__} would draw {', '.join(summed)} from the prior, so the "
+                    'value would not be a bound; use objective="elbo", which sums it out.'
                 )
         num_data = pair.batch_size(**data)
-        loss = self.loss.differentiable_loss(*given, **data)
+        loss = self.loss.differentiable_loss(*functions, **data)
         self._check(pair, sample_sites(guide.trace), sample_sites(model.trace))
         return (-loss / num_data).expand(num_data)
 
     def _check(
         self, pair: LatentVariableModel, guide: Mapping[str, Site], model: Mapping[str, Site]
     ) -> None:
-        """What Pyro itself checks only where its validation is on, which it is not in a fit."""
+        """Check what Pyro checks only if its validation is on, because a fit switches it off."""
         kind = type(self.loss).__name__
         points = [name for name, site in guide.items() if is_point_mass(site["fn"])]
         if points:
             raise ValueError(
-                f"{kind}: the guide of {pair.name} puts a point mass on {', '.join(points)}, so there is "
-                'no ELBO; use objective="reconstruction".'
+                f"{kind}: the guide of {pair.name} puts a point mass on {', '.join(points)}, so the ELBO "
+                'is not defined; use objective="reconstruction".'
             )
         auxiliary = [name for name in guide if name not in model]
         if auxiliary:
             raise ValueError(
                 f"{kind} would add -log q of {', '.join(auxiliary)}, which {pair.name} has in the guide "
-                'only, so that the sum is no bound; use objective="elbo", which leaves it out.'
+                'only, so the sum would not be a bound; use objective="elbo", which omits this term.'
             )
         if not isinstance(self.loss, pyro.infer.TraceMeanField_ELBO):
             return
@@ -91,12 +93,12 @@ class PyroObjective(Objective):
         if drawn:
             raise ValueError(
                 f"{kind} has no score-function gradient, and {', '.join(drawn)} of {pair.name} cannot be "
-                'reparameterized; use objective="analytic-kl", which has one.'
+                'reparameterized; use objective="analytic-kl", which has this gradient.'
             )
         shared = [name for name in model if name in guide]
         if shared != list(guide):
             raise ValueError(
-                f"{kind} needs latents in the same order in guide and model, and {pair.name} draws "
-                f"{', '.join(guide)} in the guide and {', '.join(shared)} in the model, so that closed-form "
-                'KL terms would be off; use objective="analytic-kl", which takes them only where they hold.'
+                f"{kind} needs latents in the same order in guide and model, but {pair.name} draws "
+                f"{', '.join(guide)} in the guide and {', '.join(shared)} in the model, so its closed-form "
+                'KL terms would be wrong; use objective="analytic-kl", which uses only correct ones.'
             )

@@ -1,4 +1,4 @@
-r"""The reconstruction: log p(x | z) at the code that the guide finds, for autoencoders."""
+r"""The reconstruction objective: log p(x | z) at the code that the guide computes, for autoencoders."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Reconstruction(Objective):
     r"""The log-probability of the data given the latents of the guide, $\log p(x \mid z(x))$.
 
     For a guide with a point mass, as in `pg.models.Autoencoder`, $z(x)$ is the code that the encoder
-    computes. For other guides it is one draw, so that the value estimates
-    $E_q[\log p(x \mid z)]$, the ELBO without its KL term. It is no bound of log p(x): the prior of
-    the latents plays no part in it.
+    computes. For other guides it is one draw, so the value estimates $E_q[\log p(x \mid z)]$, the
+    ELBO without its KL term. It is not a bound of log p(x), because it does not depend on the prior
+    of the latents.
 
     References:
         Goodfellow, Bengio and Courville, 2016, "Deep learning", section 14.4.
@@ -57,17 +57,17 @@ class Reconstruction(Objective):
 
         Raises:
             TypeError: the model is not a pair.
-            ValueError: a variable of the data is missing for some of them, or a class would have to
-                be summed out without a guide factor.
+            ValueError: a variable is missing for some data, or a class without a guide factor would
+                have to be summed out.
         """
         self.check_model(pair)
         trace = trace_pair(pair, data, observed=observed)
         missing = [*trace.observed, *trace.model_sums]
         if missing:
             raise ValueError(
-                f"reconstruction: {pair.name} has no value of {', '.join(missing)} for some data, and a "
-                "reconstruction needs one for all. Give it for all data, add a guide factor for it, or "
-                'use objective="elbo".'
+                f"reconstruction: {pair.name} has no value of {', '.join(missing)} for some data, but the "
+                "reconstruction needs one for every datum. Give it for all data, add a guide factor for "
+                'it, or use objective="elbo".'
             )
         terms = [trace.log_p[name] for name, site in trace.model.items() if site["is_observed"]]
         total = guide_average(trace, sum(terms[1:], terms[0]))

@@ -1,4 +1,4 @@
-"""Objectives by name, and whatever else `fit` takes as one."""
+"""Objectives by name, and the conversion of other arguments of `fit` into objectives."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def register_objective(name: str) -> Callable[[F], F]: ...
 @overload
 def register_objective(name: str, factory: F) -> F: ...
 def register_objective(name: str, factory: Any = None) -> Any:
-    """Make an objective of your own known by a name: `pg.fit(..., objective="name")`.
+    """Register an objective under a name: `pg.fit(..., objective="name")`.
 
     Args:
         name: letters, digits, `-`, `+` and `_`, with a letter first.
-        factory: a subclass of `pg.Objective`, or a function that returns an objective, called without
-            arguments. Left out, the call is a decorator of one.
+        factory: a subclass of `pg.Objective`, or a function that returns an objective; it is called
+            without arguments. Without a factory, the call returns a decorator.
 
     Returns:
         The factory.
 
     Raises:
-        ValueError: there is an objective of that name already.
+        ValueError: an objective of this name exists.
         TypeError: the factory is not callable.
 
     Example:
@@ -52,18 +52,18 @@ def register_objective(name: str, factory: Any = None) -> Any:
 
 
 def resolved(objective: Any, pair: Any) -> Any:
-    """For `"auto"` what the model names in its class attribute `objective`, by default `"elbo"`."""
+    """Replace `"auto"` by the class attribute `objective` of the model, by default `"elbo"`."""
     if isinstance(objective, str) and objective == "auto":
         return getattr(type(pair), "objective", "elbo")
     return objective
 
 
 def as_objective(objective: Any) -> Objective:
-    """An objective by its name, an `Objective`, one of Pyro's ELBO objects, or a callable like them.
+    """Convert a name, an `Objective`, one of Pyro's ELBO objects or a callable into an objective.
 
     Raises:
-        ValueError: an unknown word.
-        TypeError: anything else.
+        ValueError: the name is unknown.
+        TypeError: the argument is none of these.
     """
     if isinstance(objective, Objective):
         return objective
@@ -91,5 +91,5 @@ def as_objective(objective: Any) -> Objective:
 
 
 def name_of(objective: Any) -> str:
-    """An objective in a message."""
+    """The name of an objective in messages."""
     return str(getattr(objective, "__qualname__", type(objective).__qualname__))

@@ -1,4 +1,4 @@
-r"""Learning from few labels: the bound of all data, and a classifier trained on the labels."""
+r"""Semi-supervised learning: the bound of all data, and a classifier that is trained on the labels."""
 
 from __future__ import annotations
 
@@ -19,37 +19,50 @@ from probgen.pair import LatentVariableModel
 
 
 class SemiSupervised(ELBO):
-    r"""The objective of semi-supervised learning, for any pair with a class y that some data know.
+    r"""The objective of semi-supervised learning, for any pair with a class y known for some data.
 
     $$\frac{N_l}{N}\,\overline{\mathcal L(x, y)} + \frac{N_u}{N}\,\overline{\mathcal U(x)}
       + \alpha\,\overline{\log q(y | \cdot)}$$
 
-    in nats a datum, maximized; bars are averages over the labelled, the unlabelled and again the
-    labelled data. $\mathcal L$ is the evidence lower bound with y given, $\mathcal U$ the one with y
-    summed out exactly under q(y | ...). What of the guide stands before y (a latent of a stack, an
-    auxiliary) is drawn for the last term. `alpha=0.1` is what Kingma et al. write as α = 0.1·N before
-    the same average, beside bounds that are summed over the N data.
+    in nats per datum, is maximized. The bars are averages over the labelled data, the unlabelled data,
+    and again the labelled data. $\mathcal L$ is the evidence lower bound with y given; $\mathcal U$ is
+    the bound with y summed out exactly under q(y | ...). Latents that the guide draws before y are
+    drawn for the last term. Kingma et al. sum the bounds over the N data and write α = 0.1·N before
+    the same average; here this is `alpha=0.1`.
+
+    `fit` uses the same objective for validation, with the share of labelled validation data. If none
+    of them is labelled, the last term is absent.
 
     Args:
-        label: the class.
+        label: name of the class variable.
         alpha: weight of the classifier's term.
-        num_particles: draws of the guide for each datum.
-        analytic_kl: closed-form KL terms where there are some.
-        warmup_epochs: the weight of the KL terms grows linearly to one over as many epochs.
-        labelled_batch: labelled data in each batch of `fit`; by default as many as chance brings, in
-            which case the terms of labelled data vary a lot where labels are few.
-        labelled_share: N_l / N, the share of the data that is labelled; by default `fit` counts it,
-            for which an iterable of batches must give it.
-
-    `fit` validates by the same objective of the validation data, whose own share is counted. Where none
-    of them is labelled the last term is absent.
+        num_particles: number of draws of the guide for each datum.
+        analytic_kl: whether to use closed-form KL terms for the latents that have them.
+        warmup_epochs: number of epochs over which the weight of the KL terms increases linearly to one.
+        labelled_batch: number of labelled data in each batch of `fit`. By default batches are random,
+            and then the terms of the labelled data vary a lot if there are few labels.
+        labelled_share: N_l / N, the share of the data that is labelled. By default `fit` counts it; for
+            an iterable of batches it must be given.
 
     Raises:
-        ValueError: a setting out of range.
+        ValueError: a setting is out of range.
 
     References:
         Kingma, Rezende, Mohamed and Welling, 2014, "Semi-supervised learning with deep generative
         models", eq. 8 and 9.
+
+    Example:
+        >>> import torch, probgen as pg
+        >>> _ = torch.manual_seed(0)
+        >>> m2 = pg.models.M2(x=pg.Normal(4), y=pg.Categorical(3), z=pg.Normal(2), hidden=(8,))
+        >>> y = torch.arange(60) % 3
+        >>> x = torch.randn(60, 4) + y[:, None]
+        >>> data = pg.Dataset({"x": x, "y": y}, observed={"y": torch.arange(60) < 12})
+        >>> objective = pg.SemiSupervised("y", labelled_batch=4)
+        >>> result = pg.fit(m2, data, objective=objective, num_epochs=2, batch_size=20,
+        ...                 device="cpu", progress=False)
+        >>> result.observed, len(result.objective)
+        (('x', 'y (where known)'), 2)
     """
 
     quantity = "objective"
@@ -85,7 +98,7 @@ class SemiSupervised(ELBO):
             f"SemiSupervised({self.label!r}, alpha={self.alpha:g}, "
             f"num_particles={self.num_particles}, analytic_kl={self.analytic_kl}, "
             f"warmup_epochs={self.warmup_epochs}, labelled_batch={self.labelled_batch}"
-            # Left out where it is not given, so that runs of before it was a setting go on.
+            # Left out by default, so that runs of versions without this setting can be resumed.
             + (")" if self.labelled_share is None else f", labelled_share={self.labelled_share!r})")
         )
 
@@ -98,20 +111,23 @@ class SemiSupervised(ELBO):
         kl_weight: Tensor | None = None,
         labelled_share: Tensor | None = None,
     ) -> Tensor:
-        """A value for each datum whose average over the batch is the objective, shape `(batch,)`.
+        """One value per datum, whose average over the batch is the objective, shape `(batch,)`, in nats.
 
         Args:
             pair: the pair.
             data: tensors `(batch, *event_shape)` by variable name.
-            observed: boolean masks `(batch,)` of partly observed variables; without one for the
-                class every datum is labelled.
-            kl_weight: a scalar tensor that multiplies the KL terms; `None` is one.
-            labelled_share: N_l / N over all data, a scalar tensor; `None` takes the share that the
-                objective was given, or the batch's own.
+            observed: boolean masks `(batch,)` of partly observed variables; if there is none for the
+                class, every datum is labelled.
+            kl_weight: a scalar tensor that multiplies the KL terms; `None` means one.
+            labelled_share: N_l / N over all data, a scalar tensor; `None` means the share that the
+                objective was given, or else that of the batch.
+
+        Raises:
+            ValueError: the class is not among the data, or the guide has no factor for it.
         """
         if self.label not in data:
             raise ValueError(
-                f"SemiSupervised: {self.label} is not given. Give the labels, with a mask that says "
+                f"SemiSupervised: {self.label} is not given. Give the labels, with a mask that is true "
                 f'where they are known: pg.Dataset(values, observed={{"{self.label}": mask}}).'
             )
         masks = dict(observed or {})
@@ -126,8 +142,9 @@ class SemiSupervised(ELBO):
         share = labelled_share
         if share is None:
             share = own if self.labelled_share is None else own.new_full((), self.labelled_share)
-        # The weights of labelled and other data whose sums over a batch are averages of them: a batch
-        # is composed as all the data are, or as was asked for. None at all have no term.
+        # Dividing by the expected share of labelled rows in a batch turns a mean over the batch into
+        # a mean over the labelled rows. Without labelled_batch, the expected share is that in all the
+        # data. If no row of a batch is labelled, the term is zero.
         composition = share if self.labelled_batch is None else own
         labelled = torch.where(known, 1 / composition, 0.0)
         value = bound
@@ -139,33 +156,33 @@ class SemiSupervised(ELBO):
         return value
 
     def for_validation(self) -> SemiSupervised:
-        """The same objective of blocks of data as they come, which `fit` validates by."""
-        same = copy.copy(self)
-        same.labelled_batch = same.labelled_share = None
-        return same
+        """The same objective for blocks of validation data of any composition."""
+        objective = copy.copy(self)
+        objective.labelled_batch = objective.labelled_share = None
+        return objective
 
     def constants(self, data: Dataset) -> dict[str, float]:
-        """What a call takes of all the data: the share of them that is labelled."""
+        """The share of the data that is labelled, as an argument of a call."""
         if self.labelled_share is not None:
             return {"labelled_share": self.labelled_share}
         mask = (data.observed or {}).get(self.label)
         return {"labelled_share": 1.0 if mask is None else float(mask.double().mean())}
 
     def composition(self, data: Dataset, batch_size: int) -> Composition | None:
-        """As many labelled rows in each batch as was asked for, where not all rows are labelled."""
+        """The requested number of labelled rows in each batch, if not all rows are labelled."""
         mask = (data.observed or {}).get(self.label)
         if self.labelled_batch is None or mask is None or bool(mask.all()):
             return None
         return Composition(self.label, self.labelled_batch)
 
     def check_data(self, data: Dataset) -> None:
-        """The training data must have labels.
+        """Check that the training data have labels.
 
         Raises:
-            ValueError: no labels among the data.
+            ValueError: no datum is labelled.
 
         Warns:
-            UserWarning: all rows are labelled.
+            UserWarning: all data are labelled.
         """
         self._check_label(data, "the data")
         mask = (data.observed or {}).get(self.label)
@@ -181,28 +198,31 @@ class SemiSupervised(ELBO):
             )
 
     def check_stream(self) -> None:
-        """An iterable of batches composes them itself, and cannot be counted beforehand.
+        """Check the settings for an iterable of batches, whose labels cannot be counted or selected.
 
         Raises:
-            ValueError: settings that need all the data.
+            ValueError: a setting needs all the data.
         """
         if self.labelled_batch is not None:
             raise ValueError(
-                "fit: an iterable of batches brings its own labels; give a Dataset, or "
-                "SemiSupervised(labelled_batch=None)."
+                "fit: labelled_batch cannot select labelled data from an iterable of batches; give a "
+                "Dataset, or SemiSupervised(labelled_batch=None)."
             )
         if self.alpha and self.labelled_share is None:
             raise ValueError(
-                "fit: labelled data weigh by their share, which an iterable of batches does not tell; "
-                "give it, as in SemiSupervised(labelled_share=0.01) where one datum in a hundred is "
-                "labelled, or give a Dataset."
+                "fit: the objective needs the share of the data that is labelled, which is not known for "
+                "an iterable of batches; give it, for example SemiSupervised(labelled_share=0.01) if one "
+                "datum in a hundred is labelled, or give a Dataset."
             )
 
     def check_validation(self, data: Dataset) -> None:
-        """The class must be among the validation data.
+        """Check that the class is among the validation data.
 
         Raises:
             ValueError: it is not.
+
+        Warns:
+            UserWarning: no datum is labelled.
         """
         self._check_label(data, "the validation data")
         mask = (data.observed or {}).get(self.label)
@@ -214,14 +234,14 @@ class SemiSupervised(ELBO):
             )
 
     def _check_label(self, data: Dataset, what: str) -> None:
-        """The class must be among the data.
+        """Check that the class is among the data.
 
         Raises:
             ValueError: it is not.
         """
         if self.label not in data.values:
             raise ValueError(
-                f"SemiSupervised: {what} have no {self.label}. Give labels with a mask that says where "
+                f"SemiSupervised: {what} have no {self.label}. Give labels with a mask that is true where "
                 f'they are known: pg.Dataset(values, observed={{"{self.label}": mask}}).'
             )
 

@@ -28,7 +28,22 @@ DOUBTFUL_SHARE = 0.1
 
 
 class UnreliableEstimateWarning(UserWarning):
-    """An importance-weighted estimate whose diagnostics say that it is a lower bound only."""
+    """An importance-weighted estimate whose diagnostics say that it is only a lower bound.
+
+    Example:
+        Stop the program if a score is not reliable, here because of few samples:
+
+        >>> import torch, warnings, probgen as pg
+        >>> _ = torch.manual_seed(0)
+        >>> vae = pg.models.VAE(x=pg.Bernoulli(4), z=pg.Normal(2), hidden=(8,))
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", pg.UnreliableEstimateWarning)
+        ...     try:
+        ...         pg.log_marginal_likelihood(vae, torch.ones(10, 4), num_samples=10, device="cpu")
+        ...     except pg.UnreliableEstimateWarning as warning:
+        ...         print(str(warning).split(",")[0])
+        log p(x) of VAE: k̂ cannot be estimated from fewer than 25 samples
+    """
 
 
 @dataclass(frozen=True, eq=False)
