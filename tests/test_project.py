@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +67,26 @@ def test_every_public_name_is_documented() -> None:
 
     for name in pg.__all__:
         assert (getattr(pg, name).__doc__ or "").strip(), name
+
+
+@pytest.mark.parametrize("package", ["probgen", "probgen.models", "probgen.plots"])
+def test_every_public_name_has_an_example(package: str) -> None:
+    """Doctest runs the examples. Packages among the names are cases of their own."""
+    module = importlib.import_module(package)
+    public = {name: getattr(module, name) for name in module.__all__}
+    documented = {
+        name: part
+        for name, part in public.items()
+        if not inspect.ismodule(part) and part.__module__.startswith("probgen.")
+    }  # without models that other tests register
+    missing = [name for name, part in documented.items() if ">>>" not in own_docstring(part)]
+    assert documented and not missing, missing
+
+
+def own_docstring(part: Any) -> str:
+    """The docstring of a function, or of a class itself and not of the class above it."""
+    text = vars(part).get("__doc__") if inspect.isclass(part) else part.__doc__
+    return text or ""
 
 
 def blocks(file: str) -> list[str]:

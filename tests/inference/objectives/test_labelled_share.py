@@ -197,7 +197,9 @@ def test_a_stream_trains_the_documented_objective(
 
 def test_a_stream_must_be_told_its_share() -> None:
     stream = batches(rows(12, 2), 4)
-    with pytest.raises(ValueError, match=r"give it, for example SemiSupervised\(labelled_share=0\.01\)"):
+    with pytest.raises(
+        ValueError, match=r"give it, for example SemiSupervised\(labelled_share=0\.01\)"
+    ):
         pg.fit(m2(), stream, objective=pg.SemiSupervised(), **QUICK)
     pair = m2()
     result = pg.fit(
