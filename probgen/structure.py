@@ -81,3 +81,11 @@ def sites_of(function: Callable[..., Any], given: Mapping[str, Tensor]) -> set[s
     with trace, suppress(Exception):  # a user's code, which may need more than is given
         function(**arguments)
     return set(sample_sites(trace.trace))
+
+
+def variable_names(pair: Any) -> list[str]:
+    """Names of all variables that the model of a pair takes."""
+    parameters = inspect.signature(pair.model).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return list(pair.variables)
+    return [p.name for p in parameters]

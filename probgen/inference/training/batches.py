@@ -12,7 +12,7 @@ from probgen.basics.locking import LOCK
 from probgen.basics.randomness import shift_seed
 from probgen.data.dataset import Dataset
 from probgen.inference.compute.processes import Group
-from probgen.inference.inputs import is_one_array, prepare
+from probgen.inference.inputs import prepare
 from probgen.pair import LatentVariableModel
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -186,12 +186,3 @@ def _lent(data: Iterable[Any]) -> Iterator[Any]:
             except StopIteration:
                 return
         yield part
-
-
-def is_stream(data: Any) -> bool:
-    """Whether data are an iterable of batches rather than data themselves."""
-    if isinstance(data, (Tensor, Mapping, Dataset, str)) or hasattr(data, "__array__"):
-        return False
-    if is_one_array(data):
-        return False
-    return hasattr(data, "__iter__")

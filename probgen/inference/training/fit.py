@@ -1,4 +1,4 @@
-"""fit(): stochastic variational inference of any pair."""
+"""`fit`: stochastic variational inference of any pair."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from probgen.basics.settings import evaluation, kept_modes, quiet_pyro
 from probgen.inference.compute.devices import as_device, as_dtype, used_precision
 from probgen.inference.compute.processes import Group, check_not_launched, current_group
 from probgen.inference.compute.spawn import Outcome, launch
+from probgen.inference.inputs import check_shareable
 from probgen.inference.objectives.base import Objective
 from probgen.inference.objectives.registry import as_objective, resolved
 from probgen.inference.traces import trace_pair
 from probgen.inference.training.batches import Resident, Stream
 from probgen.inference.training.epochs import Training
-from probgen.inference.training.feed import Feed, check_shareable, prepare_feed
+from probgen.inference.training.feed import Feed, prepare_feed
 from probgen.inference.training.module import TrainingModule
 from probgen.inference.training.optimizers import check_learnable
 from probgen.inference.training.recorder import Recorder
@@ -170,13 +171,20 @@ def fit(
     group = current_group(target)
     check_shareable(data, settings.devices, group)
     if settings.devices > 1:
-        return _fit_together(pair, data, settings)
+        arguments = {"pair": pair, "data": data, "settings": settings.for_processes()}
+        outcome = launch(
+            fit_share, arguments, settings.devices, settings.device,
+            owner="fit", way_on=_what_is_kept(settings),
+        )  # fmt: skip
+        return _result_of_processes(pair, settings, *outcome)
     if group is not None:
         settings = replace(settings, device=group.device)
     with ExitStack() as stack:
         stack.enter_context(enough_memory("fit", "batch_size, num_particles or hidden"))
         with _put_back_on_error(pair):
-            training = _prepare(pair, data, declared, settings, group, stack)
+            pair.to(device=settings.device, dtype=as_dtype(settings.precision))
+            feed = prepare_feed(pair, data, declared, settings, group)
+            training = _begin(pair, feed, declared, settings, stack)
         for context in (quiet_pyro(), kept_modes(training.module), torch.enable_grad()):
             stack.enter_context(context)
         if not pair.training:
@@ -184,14 +192,11 @@ def fit(
         return training.run()
 
 
-def _prepare(
-    pair: Any, data: Any, objective: Objective, settings: Settings, group: Group | None,
-    stack: ExitStack,
-) -> Training:  # fmt: skip
-    """Everything before the first step: data, players, and the run directory."""
-    dtype = as_dtype(settings.precision)
-    pair.to(device=settings.device, dtype=dtype)
-    feed = prepare_feed(pair, data, objective, settings, group)
+def _begin(
+    pair: Any, feed: Feed, objective: Objective, settings: Settings, stack: ExitStack
+) -> Training:
+    """Everything between the data and the first step: the players and the run directory."""
+    group, dtype = feed.group, as_dtype(settings.precision)
     module = TrainingModule(pair, objective, settings.seed, settings.device, dtype)
     captured = wants_capture(settings.compile, module, feed, settings.num_epochs)
     training = Training(module, feed, objective, settings, captured)
@@ -221,18 +226,17 @@ def _put_back_on_error(pair: nn.Module) -> Iterator[None]:
         raise
 
 
-def _fit_together(pair: Any, data: Any, settings: Settings) -> FitResult:
-    """`fit` in several processes; the weights and curves of the first are returned."""
-    folder = settings.run_dir
-    way_on = (
-        "With run_dir=... the last whole epoch would be kept."
-        if folder is None
-        else f"The last whole epoch is in {folder}: resume=True goes on from it."
-    )
-    arguments = {"pair": pair, "data": data, "settings": settings.for_processes()}
-    tensors, record = launch(
-        fit_share, arguments, settings.devices, settings.device, owner="fit", way_on=way_on
-    )
+def _what_is_kept(settings: Settings) -> str:
+    """What to do after one of several processes has died, in words."""
+    if settings.run_dir is None:
+        return "With run_dir=... the last whole epoch would be kept."
+    return f"The last whole epoch is in {settings.run_dir}: resume=True goes on from it."
+
+
+def _result_of_processes(
+    pair: Any, settings: Settings, tensors: dict[str, Tensor], record: dict[str, Any]
+) -> FitResult:
+    """The pair with the weights that several processes trained, and the curves."""
     pair.to(device=settings.device, dtype=as_dtype(settings.precision))
     pair.load_state_dict(tensors)
     result = FitResult(pair)
