@@ -35,26 +35,39 @@ REDRAWN = "data that are drawn anew in every batch"
 """What a variable is whose values are probabilities."""
 
 
-def is_stream(data: Any) -> bool:
-    """Whether data are an iterable of batches, and not the data themselves."""
-    if isinstance(data, (Tensor, Mapping, Dataset, Splits, str)) or hasattr(data, "__array__"):
-        return False
-    return hasattr(data, "__iter__") and not _is_one_array(data)
+def check_given(pair: Any, data: Any, devices: int, group: Group | None) -> bool:
+    """Check what can be checked before the data of `fit` are sent to processes or converted.
 
+    Args:
+        pair: the pair.
+        data: as given to `fit`.
+        devices: the number of processes that `fit` is asked to start.
+        group: the processes that a launcher started.
 
-def check_shareable(data: Any, devices: int, group: Group | None) -> None:
-    """Refuse data that several processes cannot share.
+    Returns:
+        Whether the data are an iterable of batches, and not the data themselves.
 
     Raises:
-        ValueError: an iterable of batches.
+        ValueError: several processes and an iterable of batches, which they cannot share; or splits
+            with a wrong shape or values outside the support.
     """
-    if (devices == 1 and group is None) or not is_stream(data):
-        return
-    several = "several devices" if group is None else f"{group.size} processes"
-    one = "use devices=1" if group is None else "start one process"
-    raise ValueError(
-        f"fit: {several} cannot share an iterable of batches; give a Dataset or arrays, or {one}."
-    )
+    if isinstance(data, Splits):
+        _check_parts(pair, data, "fit")
+        return False
+    streamed = _is_stream(data)
+    if streamed and (devices > 1 or group is not None):
+        several = "several devices" if group is None else f"{group.size} processes"
+        one = "use devices=1" if group is None else "start one process"
+        raise ValueError(
+            f"fit: {several} cannot share an iterable of batches; give a Dataset or arrays, or {one}."
+        )
+    return streamed
+
+
+def _is_stream(data: Any) -> bool:
+    if isinstance(data, (Tensor, Mapping, Dataset, str)) or hasattr(data, "__array__"):
+        return False
+    return hasattr(data, "__iter__") and not _is_one_array(data)
 
 
 def _is_one_array(data: Any) -> bool:
@@ -109,7 +122,7 @@ def prepare(
     )
 
 
-def check_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> None:
+def _check_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> None:
     """Check shapes of all parts, and the values of validation and test data, before the training.
 
     Otherwise errors in those data would show only when they are scored, after the training. Unknown labels

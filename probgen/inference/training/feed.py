@@ -10,7 +10,7 @@ from probgen.data.dataset import Dataset, Splits
 from probgen.data.fingerprint import fingerprint
 from probgen.inference.compute.devices import as_dtype
 from probgen.inference.compute.processes import Group
-from probgen.inference.inputs import check_parts, is_stream, prepare
+from probgen.inference.inputs import prepare
 from probgen.inference.objectives.base import Objective
 from probgen.inference.training.batches import (
     BATCH_SIZE,
@@ -61,8 +61,9 @@ class Feed:
 
 
 def prepare_feed(
-    pair: Any, data: Any, objective: Objective, settings: Settings, group: Group | None
-) -> Feed:
+    pair: Any, data: Any, objective: Objective, settings: Settings, group: Group | None, *,
+    streamed: bool,
+) -> Feed:  # fmt: skip
     """Choose the parts of the data, check and convert them, and cut them into batches.
 
     Args:
@@ -71,6 +72,7 @@ def prepare_feed(
         objective: checks the data, and says how batches are composed.
         settings: of the fit.
         group: the processes that share each batch.
+        streamed: the data are an iterable of batches.
 
     Raises:
         ValueError: data that do not fit the pair or the objective, or `patience` without validation data.
@@ -79,11 +81,9 @@ def prepare_feed(
     splits = data if isinstance(data, Splits) else None
     training_data = data.train if splits is not None else data
     validation_data = _validation_data(splits, objective, settings)
-    if splits is not None:
-        check_parts(pair, splits, "fit")
     place: dict[str, Any] = {"device": settings.device, "dtype": as_dtype(settings.precision)}
     training: Resident | Stream
-    if is_stream(training_data):
+    if streamed:
         objective.check_stream()
         training = Stream(pair, training_data, {**place, "learning": True})
     else:

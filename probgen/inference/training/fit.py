@@ -20,7 +20,7 @@ from probgen.basics.settings import evaluation, kept_modes, quiet_pyro
 from probgen.inference.compute.devices import as_device, as_dtype, used_precision
 from probgen.inference.compute.processes import Group, check_not_launched, current_group
 from probgen.inference.compute.spawn import Outcome, launch
-from probgen.inference.inputs import check_shareable
+from probgen.inference.inputs import check_given
 from probgen.inference.objectives.base import Objective
 from probgen.inference.objectives.registry import as_objective, resolved
 from probgen.inference.traces import trace_pair
@@ -169,7 +169,7 @@ def fit(
     check_learnable(pair)
     check_not_launched("fit", settings.devices)
     group = current_group(target)
-    check_shareable(data, settings.devices, group)
+    streamed = check_given(pair, data, settings.devices, group)
     if settings.devices > 1:
         arguments = {"pair": pair, "data": data, "settings": settings.for_processes()}
         outcome = launch(
@@ -183,7 +183,7 @@ def fit(
         stack.enter_context(enough_memory("fit", "batch_size, num_particles or hidden"))
         with _put_back_on_error(pair):
             pair.to(device=settings.device, dtype=as_dtype(settings.precision))
-            feed = prepare_feed(pair, data, declared, settings, group)
+            feed = prepare_feed(pair, data, declared, settings, group, streamed=streamed)
             training = _begin(pair, feed, declared, settings, stack)
         for context in (quiet_pyro(), kept_modes(training.module), torch.enable_grad()):
             stack.enter_context(context)
