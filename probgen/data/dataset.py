@@ -98,17 +98,21 @@ class Dataset(FieldViews):
 
     def _set(self, fields: Mapping[str, Field], name: str, owner: str) -> None:
         """Check the records, and set the attributes; see `from_fields`."""
-        if not fields or not all(isinstance(variable, str) for variable in fields):
+        if not fields:
             raise TypeError(
-                f"{owner}: data must be arrays by variable names such as 'x', got {list(fields)!r}."
+                f"{owner}: data must be a dict of arrays by variable name, such as {{'x': x}}, got "
+                "nothing."
             )
+        for variable in fields:
+            if not isinstance(variable, str):
+                raise TypeError(f"{owner}: variables need names such as 'x', got {variable!r}.")
         checked = {variable: field.checked(variable, owner) for variable, field in fields.items()}
         sizes = {variable: len(field) for variable, field in checked.items()}
         if len(set(sizes.values())) > 1:
             listed = ", ".join(f"{variable} has {size}" for variable, size in sizes.items())
             raise ValueError(f"{owner}: all variables need the same first dim, but {listed}.")
         if not next(iter(sizes.values())):
-            raise ValueError(f"{owner}: {name!r} is empty; give at least one datum.")
+            raise ValueError(f"{owner}: the data set {name!r} is empty; give at least one datum.")
         object.__setattr__(self, "fields", checked)
         object.__setattr__(self, "name", name)
 
