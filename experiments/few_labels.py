@@ -158,7 +158,7 @@ def first_stage(data: pg.Splits, out: Path) -> pg.LatentVariableModel:
 
 
 def table(cells: dict[str, dict[str, Any]]) -> str:
-    """Mean ± standard deviation of the test error in percent, beside published errors."""
+    """Mean ± standard deviation of the test error in percent, together with published errors."""
     counts = sorted({int(key.split("/")[1]) for key in cells})
     rows = [("test error, %", *(f"{count} labels" for count in counts))]
     for name in dict.fromkeys(key.split("/")[0] for key in cells):
