@@ -1,4 +1,7 @@
-"""Contestants in turn: shuffled rounds of short blocks, so that a machine whose speed drifts gives ratios that hold."""
+"""Run several programs in shuffled rounds of short blocks of work, and compare their times within a round.
+
+A slow change in the speed of the machine then has little effect on the ratios.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("probgen", "torch", "pyro-ppl", "numpyro", "jax", "pythae", "numpy")
 
 Block = Callable[[], tuple[float, float]]
-"""Runs a block of work; its seconds a unit (a step, an image), and the average bound or log p(x), nats."""
+"""Runs a block of work, and returns the seconds per unit (a step or an image) and the average ELBO in nats."""
 
 
 def in_turn(blocks: Mapping[str, Block], rounds: int, reference: str) -> dict[str, dict[str, Any]]:
-    """Medians of every contestant, of its ratios to the reference in the same round; the last bound."""
+    """For each program: the median time, the median ratio to the reference in the same round, and the last ELBO."""
     for block in blocks.values():
         block()
         block()
@@ -48,7 +51,7 @@ def in_turn(blocks: Mapping[str, Block], rounds: int, reference: str) -> dict[st
 
 
 def machine() -> dict[str, str]:
-    """Processor, threads and versions."""
+    """The processor, the number of threads, and versions of packages."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -71,7 +74,7 @@ def machine() -> dict[str, str]:
 
 
 def write(name: str, title: str, lines: list[str], record: dict[str, Any]) -> None:
-    """The table as Markdown, everything as JSON, and the table on the screen."""
+    """Write the table as Markdown and all measurements as JSON, and print the table."""
     about = machine()
     words = ", ".join(f"{key} {value}" for key, value in about.items())
     text = "\n".join([title, "", *lines, "", f"{words}.", ""])

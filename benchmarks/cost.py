@@ -1,4 +1,4 @@
-"""Start-up time and peak memory, each in a process of its own.
+"""Start-up time and peak memory, each measured in a new process.
 
 python -m benchmarks.cost
 """
@@ -68,13 +68,16 @@ def main() -> None:
     for _ in range(7):
         for name, code in IMPORTS.items():
             times[name].append(seconds(code))
-    lines = ["| start-up | seconds | ratio |", "|---|---|---|"]
+    lines = ["| start-up | seconds | ratio (lower is better) |", "|---|---|---|"]
     reference = np.array(times["import torch, pyro"])
     for name, values in times.items():
         ratio = float(np.median(np.array(values) / reference))
         record["seconds"][name] = {"median": float(np.median(values)), "ratio": ratio}
         lines.append(f"| `{name}` | {np.median(values):.2f} | {ratio:.2f} |")
-    lines += ["", "| peak memory of | data | batch | K | data alone (MB) | beyond start-up (MB) |"]
+    lines += [
+        "",
+        "| peak memory of | data | batch | K | data alone (MB) | in addition to start-up (MB) |",
+    ]
     lines.append("|---|---|---|---|---|---|")
     runs = [("fit, one epoch", n, batch, 0) for n, batch in FITS]
     runs += [("log_marginal_likelihood", n, 0, samples) for n, samples in SCORES]
@@ -88,7 +91,10 @@ def main() -> None:
         )
         print(lines[-1], flush=True)
     write(
-        "cost", "Start-up, medians of 7; peak resident memory of a process, float32.", lines, record
+        "cost",
+        "Start-up time, median of 7, and peak resident memory of a process, float32.",
+        lines,
+        record,
     )
 
 

@@ -3,17 +3,20 @@
 Followed are the parameter and, within a function:
 
 - names and attributes that are assigned from it, its items, and what it is iterated into;
-- a tuple, list, dict or record that holds it; a record is an object of a class of the package without an
-  `__init__` of its own, such as a dataclass, once a name is given to it;
+- a tuple, list, dict or record that holds it; a record is an object of a dataclass of the package (called, or
+  made by one of its class methods), or of a class without an `__init__` of its own, once a name is given to it or to a list or dict that holds it;
 - what one of its methods, or a function outside the package, makes of it; not what is only said of it
   (`len`, `isinstance`, a comparison, an f-string), nor its attributes;
 - what a function of the package that was given it returns, where every `return` gives it back (of tuples,
   place by place).
 
-A class of the package with an `__init__` takes it in: that `__init__` is followed, the object is not. Both
-sides of a branch are followed, and loops once. A function is followed once; further calls of it count as
-calls. A call through a variable, or of a method of an object whose class the source does not name, is not
-followed.
+Any other class of the package takes it in: its `__init__` is followed, the object is not. Both sides of a
+branch are followed, and loops once. A function is followed once; further calls of it count as calls.
+
+The class of an object is known from an annotation of the parameter, from a call that makes it, or from the
+annotation of what a called function returns. If the package has subclasses of it that override the method,
+one of them runs, as a registry decides; the one with the longest way is followed. A call through a variable, or
+of a method of an object whose class the source does not name, is not followed.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from benchmarks.package_source import Package, dotted
 
@@ -85,6 +89,14 @@ class Path:
             self._returned[place] = _Body(self, place, parameters).returned()
         return self._returned[place]
 
+    def length(self, way: tuple[Place, set[str]]) -> int:
+        """How many changes of module a call would add; nothing is added."""
+        calls, returned = list(self.calls), dict(self._returned)
+        self.follow(*way)
+        modules = [call.module for call in self.calls]
+        self.calls, self._returned = calls, returned
+        return sum(a != b for a, b in pairwise(modules))
+
     def _public(self, name: str) -> Place | None:
         first, _, method = name.partition(".")
         there = self.package.find(self.package.name, first)
@@ -126,6 +138,23 @@ class Path:
             if (found := self.method(*there, name)) is not None:
                 return found
         return None
+
+    def methods(self, module: str, owner: str, name: str) -> list[Place]:
+        """A method of a class, and what overrides it in its subclasses; an abstract one is left out."""
+        found = [self.method(module, owner, name)]
+        for there in self.package.subclasses(module, owner):
+            node = self.package.a_class(*there)
+            if node is not None and any(getattr(part, "name", None) == name for part in node.body):
+                found.append(self.method(*there, name))
+        places = [place for place in found if place is not None]
+        return [p for p in places if "abstractmethod" not in _decorators(p.node)] or places
+
+    def annotated(self, place: Place, annotation: ast.expr) -> tuple[str, str] | None:
+        """The class of the package that an annotation in a function names."""
+        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+            annotation = ast.parse(annotation.value, mode="eval").body
+        there = self.package.named(place.module, annotation)
+        return there if there is not None and self.package.a_class(*there) is not None else None
 
 
 class _Body:
@@ -200,7 +229,7 @@ class _Body:
         elif name := ".".join(dotted(target)):
             if any(_places(held)):
                 self.held.add(name)
-            if isinstance(value, ast.Call) and (made := self._class_made(value.func)):
+            if isinstance(value, ast.Call) and (made := self._class_of(value)):
                 self.classes[name] = made
 
     def _holds(self, node: ast.expr) -> bool:
@@ -235,6 +264,9 @@ class _Body:
                 self._go(part)
             elements = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
             return any([self._holds(part) for part in elements])
+        if isinstance(node, ast.Dict | ast.List):
+            elements = node.values if isinstance(node, ast.Dict) else node.elts
+            return any([any(_places(self._value(n, named=named))) for n in elements])
         parts = [self._holds(n) for n in ast.iter_child_nodes(node) if isinstance(n, ast.expr)]
         said = isinstance(node, ast.Compare | ast.JoinedStr | ast.FormattedValue | ast.Lambda)
         return any(parts) and not said
@@ -246,16 +278,25 @@ class _Body:
         if not (own or any(given) or any(held for _, held in keywords)):
             return False
         made = self._class_made(node.func)
-        place = self.path.method(*made, "__init__") if made else self._function(node.func)
-        if place is None:
-            if made:
-                return named
+        if made:
+            place = self.path.method(*made, "__init__")
+            if place is not None and (passed := set(_passed(place, node.args, given, keywords))):
+                self.path.follow(place, passed)
+            return named and (place is None or self.package.is_dataclass(*made))
+        places = self._functions(node.func)
+        if not places:
             return not (isinstance(node.func, ast.Name) and node.func.id in SAYS)
-        passed = set(_passed(place, node.args, given, keywords))
-        if not passed:
-            return own
-        returned = self.path.follow(place, passed)
-        return False if made else returned
+        ways = [(p, set(_passed(p, node.args, given, keywords))) for p in places]
+        ways = [(place, passed) for place, passed in ways if passed]
+        returned = self.path.follow(*max(ways, key=self.path.length)) if ways else own
+        return named if ways and self._makes_a_record(ways[0][0]) else returned
+
+    def _makes_a_record(self, place: Place) -> bool:
+        """Whether a class method returns a new object of its class, which is a dataclass."""
+        if "classmethod" not in _decorators(place.node) or place.node.returns is None:
+            return False
+        made = self.path.annotated(place, place.node.returns)
+        return made == (place.module, place.owner) and self.package.is_dataclass(*made)
 
     def _class_made(self, function: ast.expr) -> tuple[str, str] | None:
         """The class of the package that is called to make an object."""
@@ -264,20 +305,37 @@ class _Body:
         there = self.package.named(self.place.module, function)
         return there if there is not None and self.package.a_class(*there) is not None else None
 
-    def _function(self, function: ast.expr) -> Place | None:
-        """The function or method of the package that is called."""
+    def _functions(self, function: ast.expr) -> list[Place]:
+        """The function or method of the package that is called; several if subclasses override it."""
         there = self.package.named(self.place.module, function)
         if there is not None:
-            return self.path.function(*there)
+            place = self.path.function(*there)
+            return [] if place is None else [place]
         if not isinstance(function, ast.Attribute):
-            return None
-        owner = self.classes.get(".".join(dotted(function.value)))
-        owner = owner or self.package.named(self.place.module, function.value)
-        return self.path.method(*owner, function.attr) if owner else None
+            return []
+        if isinstance(function.value, ast.Call):
+            owner = self._class_of(function.value)
+        else:
+            owner = self.classes.get(".".join(dotted(function.value)))
+            owner = owner or self.package.named(self.place.module, function.value)
+        return self.path.methods(*owner, function.attr) if owner else []
+
+    def _class_of(self, call: ast.Call) -> tuple[str, str] | None:
+        """The class of what a call returns: a new object, or as the function is annotated."""
+        if made := self._class_made(call.func):
+            return made
+        for place in self._functions(call.func):
+            if place.node.returns is not None:
+                return self.path.annotated(place, place.node.returns)
+        return None
 
 
 def _places(held: Held) -> tuple[bool, ...]:
     return held if isinstance(held, tuple) else (held,)
+
+
+def _decorators(node: Function) -> set[str]:
+    return {n.id for n in node.decorator_list if isinstance(n, ast.Name)}
 
 
 def _passed(
@@ -286,8 +344,7 @@ def _passed(
 ) -> Iterator[str]:  # fmt: skip
     """The parameters that are given the argument."""
     a, names = place.node.args, place.parameters
-    marks = {n.id for n in place.node.decorator_list if isinstance(n, ast.Name)}
-    if place.owner is not None and "staticmethod" not in marks:
+    if place.owner is not None and "staticmethod" not in _decorators(place.node):
         names = names[1:]
     by_place = names[: len(names) - len(a.kwonlyargs)]
     for index, (argument, held) in enumerate(zip(arguments, given, strict=True)):

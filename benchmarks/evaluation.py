@@ -1,4 +1,4 @@
-"""Importance-weighted log p(x) at K = 1000 beside hand-written torch and NumPyro.
+"""Speed of the importance-weighted log p(x) at K = 1000, compared with hand-written torch and NumPyro.
 
 python -m benchmarks.evaluation --rounds 21
 """
@@ -37,7 +37,7 @@ def per_image(run: Callable[[], Any], count: int) -> Block:
 
 
 def ours(pair: pg.LatentVariableModel, x: Tensor, precision: str, capture: bool) -> Block:
-    """The log-weights of all images, four a pass, as `log_marginal_likelihood` draws them."""
+    """The log-weights of all images, four per pass, drawn as in `log_marginal_likelihood`."""
     weigh = ImportanceWeights(pair, CPU, precision, compile=capture)
 
     def run() -> None:
@@ -80,7 +80,7 @@ def numpyro_block(x: Tensor) -> Block:
 
 
 def agreement(pair: pg.LatentVariableModel, x: Tensor) -> dict[str, float]:
-    """Average log p(x) of the same weights and the same noise, by every way of computing it."""
+    """Average log p(x) with the same weights and noise, in each precision, captured and as written."""
     found = {}
     for precision in ("float64", "float32", "bf16"):
         for capture in (False, True):
@@ -93,7 +93,7 @@ def agreement(pair: pg.LatentVariableModel, x: Tensor) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=21, help="of one block each (default 21)")
+    parser.add_argument("--rounds", type=int, default=21, help="number of rounds (default 21)")
     rounds = parser.parse_args().rounds
     warnings.simplefilter("ignore", pg.UnreliableEstimateWarning)
     torch.manual_seed(0)
@@ -110,7 +110,10 @@ def main() -> None:
             label = f"probgen, {'captured' if capture else 'as written'}, {precision}"
             blocks[label] = ours(pair, few, precision, capture)
     rows = in_turn(blocks, rounds, REFERENCE)
-    lines = ["| contestant | images/s | times NumPyro | 10 % to 90 % |", "|---|---|---|---|"]
+    lines = [
+        "| program | images per second | speed relative to NumPyro (higher is better) | 10 % to 90 % |",
+        "|---|---|---|---|",
+    ]
     for label, row in rows.items():
         lines.append(
             f"| {label} | {1 / row['seconds']:.0f} | {1 / row['ratio']:.2f} | "
@@ -120,8 +123,8 @@ def main() -> None:
     lines += ["", "| same weights, same noise, 200 images | log p(x) |", "|---|---|"]
     lines += [f"| {label} | {value:.4f} |" for label, value in found.items()]
     title = (
-        f"log p(x) of the 784-500-20-500-784 VAE at K = {K}; images a second, and the ratio to "
-        f"NumPyro in the same of {rounds} shuffled rounds."
+        f"log p(x) of the 784-500-20-500-784 VAE at K = {K}: images per second, and the median of the ratios "
+        f"to the speed of NumPyro in each of {rounds} shuffled rounds."
     )
     write("evaluation", title, lines, {"rounds": rounds, "rows": rows, "log_prob": found})
 

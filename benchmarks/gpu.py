@@ -1,9 +1,9 @@
-"""Training steps and evaluation on a GPU, all of it in one call of some five minutes.
+"""Training steps and evaluation on a GPU, in one command of about five minutes.
 
 python -m benchmarks.gpu
-python -m benchmarks.gpu --device cpu --images 1024 --rounds 1 --samples 50   # a rehearsal without one
+python -m benchmarks.gpu --device cpu --images 1024 --rounds 1 --samples 50   # a trial without a GPU
 
-Writes `results/gpu.md` and `results/gpu.json`; a rehearsal prints only.
+Writes `results/gpu.md` and `results/gpu.json`; on a CPU it only prints.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import probgen as pg
 from benchmarks.blocks import Block, in_turn, write
 from benchmarks.hand_written import HandWrittenVAE
 from benchmarks.peers import numpyro_block, pyro_blocks
-from benchmarks.training import begin_alike, by_hand, images, ours, vae
+from benchmarks.training import by_hand, copy_weights, images, ours, vae
 
 BATCHES = (128, 1024, 8192)
 REFERENCE = "hand-written, one CUDA graph"
 
 
 def graphed(model: nn.Module, x: Tensor, batch: int, compiled: bool) -> Block:
-    """The step one writes for speed: rows, loss, gradients and a fused Adam in one CUDA graph."""
+    """A fast hand-written step: rows, loss, gradients and a fused Adam in one CUDA graph."""
     model.to(x.device)
     on_gpu = x.is_cuda
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True, capturable=on_gpu)
@@ -68,8 +68,8 @@ def graphed(model: nn.Module, x: Tensor, batch: int, compiled: bool) -> Block:
     return run
 
 
-def contestants(x: Tensor, batch: int) -> dict[str, Block]:
-    """By name; NumPyro where its JAX sees the same kind of device."""
+def programs(x: Tensor, batch: int) -> dict[str, Block]:
+    """All programs by name; NumPyro only if JAX uses the same kind of device."""
     blocks: dict[str, Block] = {}
     for label, compiled in ((REFERENCE, False), ("hand-written, compiled, one CUDA graph", True)):
         torch.manual_seed(0)
@@ -80,7 +80,7 @@ def contestants(x: Tensor, batch: int) -> dict[str, Block]:
         for capture in (False, True):
             torch.manual_seed(0)
             pair, label = vae(), f"probgen, {'replayed' if capture else 'as written'}, {precision}"
-            begin_alike(pair, HandWrittenVAE())
+            copy_weights(pair, HandWrittenVAE())
             blocks[label] = ours(pair, x, batch, precision, capture)
     torch.manual_seed(0)
     blocks |= pyro_blocks(x, batch)
@@ -90,7 +90,7 @@ def contestants(x: Tensor, batch: int) -> dict[str, Block]:
 
 
 def numpyro_sees(device: torch.device) -> bool:
-    """Whether NumPyro is installed and computes on that kind of device."""
+    """Whether NumPyro is installed, and JAX uses this kind of device."""
     try:
         import jax
         import numpyro  # noqa: F401
@@ -100,7 +100,7 @@ def numpyro_sees(device: torch.device) -> bool:
 
 
 def evaluation(x: Tensor, num_samples: int) -> dict[str, dict[str, float]]:
-    """Seconds for log p(x) of all images, and the share that the decoder's products alone would take."""
+    """Seconds to score all images, and the share that the decoder's matrix products alone would take."""
     torch.manual_seed(0)
     pair = vae()
     pg.fit(pair, x, num_epochs=3, batch_size=min(128, len(x)), device=x.device, progress=False)
@@ -109,7 +109,8 @@ def evaluation(x: Tensor, num_samples: int) -> dict[str, dict[str, float]]:
         settings: dict[str, Any] = {
             "num_samples": num_samples, "precision": precision, "device": x.device, "compile": compile,
         }  # fmt: skip
-        pg.log_marginal_likelihood(pair, x, **settings)  # machine code is found again on the disk
+        # The first call compiles; the second finds the machine code on disk.
+        pg.log_marginal_likelihood(pair, x, **settings)
         start = time.perf_counter()
         score = pg.log_marginal_likelihood(pair, x, **settings)
         seconds = time.perf_counter() - start
@@ -124,7 +125,7 @@ def evaluation(x: Tensor, num_samples: int) -> dict[str, dict[str, float]]:
 
 @torch.no_grad()
 def seconds_a_row(device: torch.device, precision: str) -> float:
-    """Of the decoder's two products on their own, at the best of three sizes."""
+    """Seconds per row of the decoder's two matrix products alone, for the fastest of some sizes."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     v, w = (torch.randn(size, device=device, dtype=dtype) for size in ((20, 500), (500, 784)))
     best = float("inf")
@@ -134,13 +135,13 @@ def seconds_a_row(device: torch.device, precision: str) -> float:
             start = time.perf_counter()
             for _ in range(5):
                 out = (z @ v) @ w
-            float(out[0, 0])  # waits
+            float(out[0, 0])  # waits for the GPU
             best = min(best, (time.perf_counter() - start) / (5 * rows))
     return best
 
 
 def profiled(x: Tensor) -> list[str]:
-    """What the GPU does in replayed steps of 128, the longest first."""
+    """The operations of replayed steps with 128 rows on the GPU, those with the longest times first."""
     from torch.profiler import ProfilerActivity, profile
 
     block = ours(vae(), x, 128, "float32", True)
@@ -151,7 +152,10 @@ def profiled(x: Tensor) -> list[str]:
     key = f"self_{'device' if x.is_cuda else 'cpu'}_time_total"
     rows = sorted(found.key_averages(), key=lambda row: -getattr(row, key))[:12]
     steps = len(x) // 128
-    lines = ["| of a replayed step of 128 | µs a step | calls a step |", "|---|---|---|"]
+    lines = [
+        "| operation of a replayed step with 128 rows | µs per step | calls per step |",
+        "|---|---|---|",
+    ]
     return lines + [
         f"| `{row.key[:60]}` | {getattr(row, key) / steps:.2f} | {row.count / steps:.1f} |"
         for row in rows
@@ -160,20 +164,20 @@ def profiled(x: Tensor) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--device", default="cuda", help="cpu rehearses")
+    parser.add_argument("--device", default="cuda", help="cpu tries the command")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--images", type=int, default=49_152)
-    parser.add_argument("--samples", type=int, default=5000, help="draws a test image")
+    parser.add_argument("--samples", type=int, default=5000, help="draws per test image")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     warnings.simplefilter("ignore", pg.UnreliableEstimateWarning)
     x = images(arguments.images).to(device)
-    lines = ["| batch | contestant | µs a step | ratio | 10 % to 90 % | ELBO, nats |",
+    lines = ["| batch | program | µs per step | ratio (lower is better) | 10 % to 90 % | ELBO, nats per datum |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     record: dict[str, Any] = {"rounds": arguments.rounds, "images": len(x)}
     validation = torch.distributions.Distribution._validate_args
     for batch in (size for size in BATCHES if size <= len(x)):
-        record[str(batch)] = in_turn(contestants(x, batch), arguments.rounds, REFERENCE)
+        record[str(batch)] = in_turn(programs(x, batch), arguments.rounds, REFERENCE)
         torch.distributions.Distribution.set_default_validate_args(validation)
         for label, row in record[str(batch)].items():
             lines.append(
@@ -183,15 +187,15 @@ def main() -> None:
         print("\n".join(lines[-len(record[str(batch)]) :]), flush=True)
     few = x[:10_000] if device.type == "cuda" else x[:64]
     record["evaluation"] = evaluation(few, arguments.samples)
-    lines += ["", f"| log p(x), {len(few)} images, K = {arguments.samples} | seconds | products alone |"
-              " share | data x draws a pass | nats |", "|---|---|---|---|---|---|"]  # fmt: skip
+    lines += ["", f"| log p(x), {len(few)} images, K = {arguments.samples} | seconds | seconds of products alone |"
+              " share | data x draws per pass | nats per datum |", "|---|---|---|---|---|---|"]  # fmt: skip
     for precision, row in record["evaluation"].items():
         lines.append(
             f"| {precision} | {row['seconds']:.2f} | {row['least']:.2f} | {row['share']:.0%} | "
             f"{row['data']} x {row['draws']} | {row['nats']:.3f} |"
         )
     lines += ["", *profiled(x)]
-    title = "Steps of the VAE; ratios to the hand-written one in the same of "
+    title = "Training steps of the VAE; medians of the ratios to the hand-written step in each of "
     title += f"{arguments.rounds} shuffled rounds. Float32 products at torch's default precision."
     if device.type == "cuda":
         write("gpu", title, lines, record)

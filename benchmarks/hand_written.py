@@ -1,4 +1,4 @@
-"""The peers: models written by hand in torch, as one would write them for a single paper."""
+"""Models written by hand in torch, as one would write them for a single paper."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HandWrittenVAE(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(20, 500), nn.Tanh(), nn.Linear(500, 784))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Negative ELBO, nats a datum, with the closed-form KL."""
+        """Negative ELBO in nats per datum, with the closed-form KL."""
         loc, raw = self.encoder(x).chunk(2, -1)
         scale = F.softplus(raw)
         z = loc + scale * torch.randn_like(loc)
@@ -38,7 +38,7 @@ class HandWrittenVAE(nn.Module):
 
     @torch.no_grad()
     def log_prob(self, x: Tensor, num_samples: int) -> Tensor:
-        """Importance-weighted log p(x), one image a pass of `num_samples` rows (its best chunk)."""
+        """Importance-weighted log p(x), one image per pass with `num_samples` rows, its fastest size."""
         return torch.stack([self.weigh(image, num_samples) for image in x])
 
     def weigh(self, image: Tensor, num_samples: int) -> Tensor:
@@ -53,7 +53,7 @@ class HandWrittenVAE(nn.Module):
 
 
 class HandWrittenM2(nn.Module):
-    """784-500-10 classifier, 794-500-50 encoder, 60-500-784 decoder; ten classes summed out."""
+    """784-500-10 classifier, 794-500-50 encoder, 60-500-784 decoder; the ten classes are summed out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class HandWrittenM2(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(60, 500), nn.Tanh(), nn.Linear(500, 784))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Negative ELBO with the label summed out, nats a datum."""
+        """Negative ELBO with the class summed out, in nats per datum."""
         log_q = F.log_softmax(self.classifier(x), -1)
         rows = x.expand(10, *x.shape)
         y = torch.eye(10, device=x.device)[:, None].expand(10, len(x), 10)
@@ -75,7 +75,7 @@ class HandWrittenM2(nn.Module):
 
 
 class HandWrittenConv(nn.Module):
-    """1 x 28 x 28 images: two strided convolutions down to 20 latents and two up again."""
+    """1 x 28 x 28 images: two strided convolutions to 20 latents, and two transposed ones back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class HandWrittenConv(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        """Negative ELBO, nats a datum, with the closed-form KL."""
+        """Negative ELBO in nats per datum, with the closed-form KL."""
         loc, raw = self.encoder(x).chunk(2, -1)
         scale = F.softplus(raw)
         z = loc + scale * torch.randn_like(loc)

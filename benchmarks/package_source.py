@@ -102,6 +102,24 @@ class Package:
         node = self.modules[module].definitions.get(name or "")
         return node if isinstance(node, ast.ClassDef) else None
 
+    def is_dataclass(self, module: str, name: str) -> bool:
+        """Whether a class is decorated as a dataclass."""
+        node = self.a_class(module, name)
+        marks = [] if node is None else node.decorator_list
+        names = [mark.func if isinstance(mark, ast.Call) else mark for mark in marks]
+        return any(dotted(mark)[-1:] == ["dataclass"] for mark in names)
+
+    def subclasses(self, module: str, name: str) -> list[tuple[str, str]]:
+        """All classes of the package that extend a class, directly or not."""
+        found: list[tuple[str, str]] = []
+        for other in self.modules.values():
+            for node in other.definitions.values():
+                if isinstance(node, ast.ClassDef) and any(
+                    self.named(other.name, base) == (module, name) for base in node.bases
+                ):
+                    found += [(other.name, node.name), *self.subclasses(other.name, node.name)]
+        return list(dict.fromkeys(found))
+
     def arrows(self) -> set[tuple[str, str]]:
         """(A, B) where A imports B. What a module hands on counts as an import of where it is defined."""
         found = set()

@@ -1,4 +1,4 @@
-"""Other libraries on the VAE of `hand_written.py`: Pyro as its example has it and tuned, NumPyro, Pythae."""
+"""The VAE of `hand_written.py` in other libraries: Pyro, NumPyro and Pythae."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.hand_written import HandWrittenVAE
 
 
 def pyro_blocks(x: Tensor, batch: int) -> dict[str, Block]:
-    """SVI with a DataLoader and validation on (as the example), and in memory without validation."""
+    """SVI as in Pyro's example (a DataLoader, validation on), and with data in memory without validation."""
     import pyro.distributions as dist
     from pyro.infer import SVI, Trace_ELBO
 
@@ -63,7 +63,7 @@ def pyro_blocks(x: Tensor, batch: int) -> dict[str, Block]:
 
 
 def numpyro_vae() -> tuple[Any, Any]:
-    """Model and guide with weights as parameters, begun by torch's own rule."""
+    """Model and guide with weights as parameters, initialized by the rule of torch."""
     import jax
     import jax.numpy as jnp
     import numpyro
@@ -101,7 +101,7 @@ def numpyro_vae() -> tuple[Any, Any]:
 
 
 def numpyro_block(x: Tensor, batch: int) -> Block:
-    """Whole epochs in one `fori_loop`."""
+    """NumPyro's SVI, with a whole epoch in one `fori_loop`."""
     import jax
     import jax.numpy as jnp
     import numpyro
@@ -139,7 +139,7 @@ def numpyro_block(x: Tensor, batch: int) -> Block:
 
 
 def pythae_block(x: Tensor, batch: int) -> Block:
-    """Pythae's model and loss in the loop of its trainer."""
+    """Pythae's model and loss, in a loop like that of its trainer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pythae.data.datasets import BaseDataset, DatasetOutput

@@ -1,9 +1,9 @@
-"""What bfloat16 costs: log p(x) of a VAE trained in it and of one trained in float32.
+"""log p(x) of a VAE trained in bfloat16, compared with a VAE trained in float32.
 
     python -m benchmarks.precision --epochs 15 --seeds 3
 
-The 784-500-20-500-784 VAE on MNIST, dynamically binarized; test log p(x) at K = 1000 of the first 1,000
-test images, scored in float32 in both cases.
+The model is the 784-500-20-500-784 VAE on dynamically binarized MNIST. The score is the test log p(x) at
+K = 1000 on the first 1,000 test images, computed in float32 in both cases.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.training import vae
 
 
 def trained(precision: str, seed: int, epochs: int, data: pg.Splits) -> tuple[float, float]:
-    """log p(x) and the seconds of an epoch."""
+    """The test log p(x), and the median seconds per epoch."""
     torch.manual_seed(seed)
     pair = vae()
     decay = functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs)
@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", pg.UnreliableEstimateWarning)
     data = pg.load("mnist")
-    lines = ["| seed | float32 | bf16 | difference | s an epoch | s an epoch, bf16 |"]
+    lines = ["| seed | float32 | bf16 | difference | s per epoch, float32 | s per epoch, bf16 |"]
     lines.append("|---|---|---|---|---|---|")
     rows: list[dict[str, Any]] = []
     for seed in range(arguments.seeds):
@@ -54,9 +54,10 @@ def main() -> None:
         lines.append(f"| {seed} | {a:.3f} | {b:.3f} | {b - a:+.3f} | {slow:.2f} | {fast:.2f} |")
         print(lines[-1], flush=True)
     gaps = np.array([row["bf16"] - row["float32"] for row in rows])
-    lines += ["", f"Mean difference {gaps.mean():+.3f} ± {gaps.std(ddof=1):.3f} nats a datum."]
+    lines += ["", f"Mean difference {gaps.mean():+.3f} ± {gaps.std(ddof=1):.3f} nats per datum."]
     title = (
-        f"log p(x) >=, K = 1000, 1,000 test images, after {arguments.epochs} epochs of training."
+        "Lower bounds of the test log p(x) in nats per datum, K = 1000, 1,000 test images, after "
+        f"{arguments.epochs} epochs of training."
     )
     write("precision", title, lines, {"rows": rows, "epochs": arguments.epochs})
 

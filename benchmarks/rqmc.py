@@ -1,9 +1,9 @@
-"""Randomized quasi-Monte Carlo beside independent draws: the error of log p(x) against K.
+"""Randomized quasi-Monte Carlo compared with independent draws: the error of log p(x) against K.
 
     python -m benchmarks.rqmc
 
-Linear-Gaussian models with 2, 10 and 50 latents, whose log p(x) is known; a fitted diagonal guide;
-root mean square error of a datum's log p(x) over 20 data and 20 seeds, in float64.
+The models are linear-Gaussian with 2, 10 and 50 latents and a trained diagonal guide, and their log p(x) is
+known. The error is the root mean square error of log p(x) per datum over 20 data and 20 seeds, in float64.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZES, SAMPLES, SEEDS = (2, 10, 50), (64, 256, 1024, 4096, 16384), 20
 
 
 def fitted(size: int) -> tuple[pg.models.FactorAnalysis, torch.Tensor]:
-    """A model at random and the diagonal guide that fits it best, by SVI."""
+    """A model with random parameters, whose diagonal guide is trained by SVI, and data drawn from it."""
     torch.manual_seed(0)
     pair = pg.models.FactorAnalysis(x=pg.Normal(max(8, size)), z=pg.Normal(size))
     for parameter in pair.parameters():
@@ -38,7 +38,7 @@ def fitted(size: int) -> tuple[pg.models.FactorAnalysis, torch.Tensor]:
 
 
 def draw(rows: list[dict[str, Any]], *, ax: Any = None) -> Any:
-    """Error against K, a colour a size, dashed for independent draws."""
+    """Draw error against K, one colour per number of latents, dashed for independent draws."""
     ax = axes(ax)
     for index, size in enumerate(SIZES):
         for draws, style in (("iid", "--"), ("rqmc", "-")):
@@ -47,7 +47,7 @@ def draw(rows: list[dict[str, Any]], *, ax: Any = None) -> Any:
                 [row["K"] for row in chosen], [row[draws] for row in chosen], style, marker="o",
                 ms=3, color=f"C{index}", label=f"{size} latents, {draws}",
             )  # fmt: skip
-    ax.set(xscale="log", yscale="log", xlabel="K", ylabel="RMS error of a datum's log p(x) (nats)")
+    ax.set(xscale="log", yscale="log", xlabel="K", ylabel="RMS error of log p(x) per datum (nats)")
     ax.set_title("Scrambled Sobol points and independent draws")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
@@ -57,7 +57,8 @@ def main() -> None:
     warnings.simplefilter("ignore", pg.UnreliableEstimateWarning)
     rows: list[dict[str, Any]] = []
     lines = [
-        "| latents | K | independent draws | Sobol, 16 scrambles | times smaller | of the mean, iid | Sobol |",
+        "| latents | K | independent draws | Sobol, 16 scrambles | ratio (higher: Sobol is better) "
+        "| mean, independent draws | mean, Sobol |",
         "|---|---|---|---|---|---|---|",
     ]
     for size in SIZES:
@@ -83,8 +84,8 @@ def main() -> None:
             )
             print(lines[-1], flush=True)
     title = (
-        "Root mean square error of a datum's log p(x), and of the average over 20 data, which share "
-        f"the Sobol points; {SEEDS} seeds, nats."
+        "Root mean square error of log p(x) per datum, and of the mean over 20 data, which share the "
+        f"Sobol points, in nats; {SEEDS} seeds. The ratio is that of the errors per datum."
     )
     save(RESULTS / "rqmc.png", draw, rows)
     write("rqmc", title, lines, {"rows": rows})

@@ -1,4 +1,4 @@
-"""A training step beside hand-written torch, Pyro, NumPyro and Pythae.
+"""Speed of a training step, compared with hand-written torch, Pyro, NumPyro and Pythae.
 
 python -m benchmarks.training --rounds 21
 """
@@ -30,7 +30,7 @@ REFERENCE = "hand-written, eager, default Adam"
 
 
 def images(n: int) -> Tensor:
-    """MNIST binarized at 127 where it is at hand, otherwise noise of the same shape."""
+    """MNIST binarized at 127 if its files are available, otherwise noise of the same shape."""
     try:
         x = pg.load("mnist", transform="none").train["x"][:n]
         return (x > 127 / 255).float()
@@ -55,8 +55,8 @@ def convolutional() -> pg.LatentVariableModel:
     )
 
 
-def begin_alike(pair: pg.LatentVariableModel, model: nn.Module) -> None:
-    """The hand-written model's weights in the pair, and its scales, so that all begin alike."""
+def copy_weights(pair: pg.LatentVariableModel, model: nn.Module) -> None:
+    """Copy the hand-written model's weights into the pair, with the same initial scales of the guide."""
     own = [p for name, p in pair.named_parameters() if name.startswith("q_")]
     own += [p for name, p in pair.named_parameters() if name.startswith("p_")]
     with torch.no_grad():
@@ -68,7 +68,7 @@ def begin_alike(pair: pg.LatentVariableModel, model: nn.Module) -> None:
 
 
 def ours(pair: Any, x: Tensor, batch: int, precision: str, capture: bool) -> Block:
-    """An epoch of `fit`: shuffling, steps, the look at every loss, the weights to fall back on."""
+    """An epoch of `fit`: shuffling, steps, the check of every loss, and the copy of the weights."""
     source = Resident(pg.Dataset({"x": x}), batch)
     goal, device = pg.ELBO(analytic_kl=True), x.device
     pair.to(device).train()
@@ -90,7 +90,7 @@ def ours(pair: Any, x: Tensor, batch: int, precision: str, capture: bool) -> Blo
 
 
 def by_hand(model: nn.Module, x: Tensor, batch: int, how: str) -> Block:
-    """An epoch of the loop that one writes: `how` is eager, fused, compiled or bf16."""
+    """An epoch of a hand-written training loop: `how` is eager, fused, compiled or bf16."""
     model.to(x.device)
     fused = None if how == "eager" else True
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
@@ -125,7 +125,7 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def contestants(name: str) -> dict[str, Block]:
+def programs(name: str) -> dict[str, Block]:
     case = CASES[name]
     batch = case["batch"]
     x = images(batch * case["steps"])
@@ -145,7 +145,7 @@ def contestants(name: str) -> dict[str, Block]:
             torch.manual_seed(0)
             label = f"probgen, {'captured' if capture else 'as written'}, {precision}"
             pair = case["pair"]()
-            begin_alike(pair, case["hand"]())
+            copy_weights(pair, case["hand"]())
             blocks[label] = ours(pair, x, batch, precision, capture)
     if name.startswith("VAE"):
         torch.manual_seed(0)
@@ -157,18 +157,18 @@ def contestants(name: str) -> dict[str, Block]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=21, help="of one block each (default 21)")
+    parser.add_argument("--rounds", type=int, default=21, help="number of rounds (default 21)")
     parser.add_argument("--only", choices=CASES, nargs="*", default=list(CASES), help="networks")
     arguments = parser.parse_args()
     rounds = arguments.rounds
     validation = torch.distributions.Distribution._validate_args
     lines = [
-        "| network | contestant | ms a step | ratio | 10 % to 90 % | ELBO, nats |",
+        "| network | program | ms per step | ratio (lower is better) | 10 % to 90 % | ELBO, nats per datum |",
         "|---|---|---|---|---|---|",
     ]
     record: dict[str, Any] = {"rounds": rounds}
     for name in arguments.only:
-        record[name] = in_turn(contestants(name), rounds, REFERENCE)
+        record[name] = in_turn(programs(name), rounds, REFERENCE)
         torch.distributions.Distribution.set_default_validate_args(validation)
         for label, row in record[name].items():
             lines.append(
@@ -177,9 +177,9 @@ def main() -> None:
             )
         print("\n".join(lines[-len(record[name]) :]), flush=True)
     title = (
-        f"A training step; ratios to the hand-written one in the same of {rounds} shuffled rounds. The "
-        f"ELBO is that of the last of {rounds + 2} epochs over as many images as a round takes, the same "
-        "for all contestants of a network."
+        "The time of a training step, and the median of its ratios to the time of the hand-written step in each "
+        f"of {rounds} shuffled rounds. The ELBO is that of the last of {rounds + 2} epochs over the images of a "
+        "round, which are the same for all programs of a network."
     )
     if arguments.only == list(CASES):
         write("training", title, lines, record)

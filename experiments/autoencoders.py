@@ -2,9 +2,9 @@
 
     python -m experiments.autoencoders --out out/autoencoders
 
-For codes of 2, 5 and 20 numbers: the squared error per pixel on the test images of PCA, and of a
-linear, a deep and a convolutional `pg.models.Autoencoder`, and a picture of reconstructions. PCA has the
-least error of all linear maps on the training data, which the linear autoencoder approaches.
+For codes of 2, 5 and 20 numbers, this prints the squared error per pixel on the test images, for PCA and for a
+linear, a deep and a convolutional `pg.models.Autoencoder`, and draws reconstructions. On the training
+data no linear map has a smaller error than PCA, and the linear autoencoder should come close to it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from probgen.plots.style import save
 Array = NDArray[Any]
 
 SIZES = (2, 5, 20)
-"""How many numbers a code has."""
+"""The numbers of elements of a code."""
 SCALE = 0.2
-"""The fixed scale of p(x | z): it only scales the objective."""
+"""The fixed scale of p(x | z); it multiplies the squared error in the objective by a constant."""
 KINDS: dict[str, dict[str, Any]] = {
     "linear": {"hidden": ()},
     "deep": {"hidden": (256, 128)},
@@ -43,7 +43,7 @@ def squared_error(x: Array, reconstruction: Array) -> float:
 
 
 def trained(kind: str, size: int, data: pg.Splits, epochs: int, seed: int) -> pg.FitResult:
-    """An autoencoder with the weights of its best validation epoch."""
+    """An autoencoder with the weights of the epoch that has the best validation value."""
     torch.manual_seed(seed)
     model = pg.models.Autoencoder(
         x=pg.Normal((1, 8, 8), scale=SCALE), z=pg.Normal(size), **KINDS[kind]
@@ -55,7 +55,7 @@ def trained(kind: str, size: int, data: pg.Splits, epochs: int, seed: int) -> pg
 
 
 def draw(rows: dict[str, Array]) -> Any:
-    """A function that draws rows of images with their names."""
+    """Return a function that draws rows of images with their names on given axes."""
 
     def on(ax: Any) -> Any:
         pictures = np.concatenate(list(rows.values()))
@@ -104,7 +104,7 @@ def main() -> None:
         table.append((str(size), *(f"{error:.4f}" for error in errors.values())))
     print("\nSquared error per pixel on the test data")
     print(*aligned(table, left=set())[0], sep="\n")
-    print(f"\n{last.pair!r}\n\nIts ELBO:")
+    print(f"\n{last.pair!r}\n\nIts score:")
     try:
         pg.log_marginal_likelihood(last.pair, data.test.only("x"), device="cpu")
     except ValueError as error:

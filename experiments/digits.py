@@ -1,10 +1,11 @@
-"""Handwritten digits: a VAE beside probabilistic PCA and a Gaussian mixture, all on the same data.
+"""Handwritten digits: a VAE compared with probabilistic PCA and a Gaussian mixture on the same data.
 
     python -m experiments.digits --out out/digits
 
-The data are the 1,797 digits that scikit-learn bundles, dequantized by one stored draw. Every
-choice (components of the mixture, latents of PPCA, the VAE's epoch) is made on the validation
-data; the table is of the test data. Writes the table, the scores as JSON and the figures.
+The data are the 1,797 digits of scikit-learn, dequantized by one stored draw of uniform noise. The number of
+components of the mixture, the number of latents of PPCA and the epoch of the VAE are chosen on the
+validation data; the table has the scores on the test data. The script writes the table, the scores as
+JSON, and the figures.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from probgen.inference.training.results import FitResult
 
 
 def fit_vae(data: pg.Splits, epochs: int, seed: int) -> tuple[pg.models.VAE, FitResult]:
-    """A Gaussian likelihood with its scale by the network, trained by SVI."""
+    """A VAE with a Gaussian likelihood, whose mean and scale are outputs of the network, trained by SVI."""
     torch.manual_seed(seed)
     vae = pg.models.VAE(x=pg.Normal(64), z=pg.Normal(16), hidden=(200,), activation=torch.nn.SiLU)
     decay = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs)
@@ -36,18 +37,18 @@ def fit_vae(data: pg.Splits, epochs: int, seed: int) -> tuple[pg.models.VAE, Fit
 
 
 def fit_ppca(data: pg.Splits) -> pg.models.PPCA:
-    """Tipping and Bishop's closed form; the number of latents by validation."""
+    """PPCA by Tipping and Bishop's closed form; the number of latents is chosen on validation data."""
     assert data.validation is not None
     candidates = [
         pg.models.PPCA(x=pg.Normal(64), z=pg.Normal(n)).set_maximum_likelihood(data.train["x"])
         for n in (2, 4, 8, 16, 24, 32, 40, 48, 52, 56, 60, 63)
     ]
-    held = data.validation["x"]
-    return max(candidates, key=lambda pair: pair.log_prob(held).mean().item())
+    validation = data.validation["x"]
+    return max(candidates, key=lambda pair: pair.log_prob(validation).mean().item())
 
 
 def fit_mixture(data: pg.Splits, seed: int) -> GaussianMixture:
-    """scikit-learn's EM; covariances, components and regularization by validation."""
+    """A mixture by scikit-learn's EM; its settings are chosen on validation data."""
     assert data.validation is not None
     settings = [("full", n) for n in (1, 3, 5, 10)] + [("diag", n) for n in (10, 20, 40, 60, 80)]
     candidates = [
@@ -55,12 +56,12 @@ def fit_mixture(data: pg.Splits, seed: int) -> GaussianMixture:
         for kind, n in settings
         for floor in (1e-5, 1e-4, 1e-3)
     ]
-    x, held = data.train["x"].numpy(), data.validation["x"].numpy()
-    return max((c.fit(x) for c in candidates), key=lambda mixture: mixture.score(held))
+    x, validation = data.train["x"].numpy(), data.validation["x"].numpy()
+    return max((c.fit(x) for c in candidates), key=lambda mixture: mixture.score(validation))
 
 
 def figures(out: Path, data: pg.Splits, vae: pg.models.VAE, result: FitResult) -> list[Path]:
-    """The four pictures, each to its own file, and all of them on one page."""
+    """Draw four pictures, each into its own file, and all four into one more file."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -91,7 +92,7 @@ def figures(out: Path, data: pg.Splits, vae: pg.models.VAE, result: FitResult) -
 
 
 def record(scores: dict[str, Score]) -> str:
-    """The scores as JSON: averages, their errors and what they are of."""
+    """The scores as JSON: averages, their errors, and a description of the data."""
     rows = {
         name: {
             "log_prob": score.mean,
@@ -111,8 +112,8 @@ def record(scores: dict[str, Score]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out/digits"), help="folder to write to")
-    parser.add_argument("--epochs", type=int, default=300, help="of the VAE (default 300)")
-    parser.add_argument("--samples", type=int, default=5000, help="importance samples a datum")
+    parser.add_argument("--epochs", type=int, default=300, help="epochs of the VAE (default 300)")
+    parser.add_argument("--samples", type=int, default=5000, help="importance samples per datum")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     out: Path = arguments.out
@@ -129,7 +130,7 @@ def main() -> None:
     kind, components = mixture.covariance_type, mixture.n_components
 
     with warnings.catch_warnings():
-        # The score prints the same words; once is enough.
+        # The printed score contains the same warning.
         warnings.simplefilter("ignore", pg.UnreliableEstimateWarning)
         estimate = pg.log_marginal_likelihood(
             vae, data.test, num_samples=arguments.samples, seed=arguments.seed, progress=True

@@ -46,7 +46,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "M1": {"method": "m1"},
     "M2": {"method": "m2", "precision": "bf16", "class_prior": "uniform"},
     "M1+M2": {"method": "m1+m2", "class_prior": "uniform"},
-    "M1+M2, begun at random": {
+    "M1+M2, random start": {
         "method": "m1+m2", "start": None, "num_epochs": 30, "class_prior": "uniform",
     },
 }  # fmt: skip
@@ -158,7 +158,7 @@ def first_stage(data: pg.Splits, out: Path) -> pg.LatentVariableModel:
 
 
 def table(cells: dict[str, dict[str, Any]]) -> str:
-    """Mean ± standard deviation of the test error in percent, beside published errors."""
+    """Mean ± standard deviation of the test error in percent, together with published errors."""
     counts = sorted({int(key.split("/")[1]) for key in cells})
     rows = [("test error, %", *(f"{count} labels" for count in counts))]
     for name in dict.fromkeys(key.split("/")[0] for key in cells):
@@ -202,7 +202,7 @@ def against_labels(cells: dict[str, dict[str, Any]], *, ax: Any = None) -> Any:
     ax.set_xticks([100, 600, 1000, 3000], ["100", "600", "1000", "3000"])
     ax.set_yticks([2, 3, 5, 10, 20, 30], ["2", "3", "5", "10", "20", "30"])
     ax.minorticks_off()
-    ax.set_title("MNIST: what 50,000 images without labels buy")
+    ax.set_title("MNIST: 50,000 training images, few of them labelled")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
@@ -211,7 +211,7 @@ def along_the_way(cells: dict[str, dict[str, Any]], *, ax: Any = None) -> Any:
     """Validation error of probgen's methods with 100 labels, against epochs."""
     ax = axes(ax)
     colours = {
-        "M2": "tab:orange", "M1+M2, begun at random": "tab:green", "M1+M2": "tab:blue",
+        "M2": "tab:orange", "M1+M2, random start": "tab:green", "M1+M2": "tab:blue",
     }  # fmt: skip
     for name, colour in colours.items():
         curves = [
@@ -220,7 +220,7 @@ def along_the_way(cells: dict[str, dict[str, Any]], *, ax: Any = None) -> Any:
         for index, curve in enumerate(curves):
             epochs, shares = zip(*curve, strict=True)
             ax.plot(epochs, [100 * share for share in shares], color=colour, linewidth=1,
-                    label=f"{name}, {len(curves)} draws" if index == 0 else None)  # fmt: skip
+                    label=f"{name}, {len(curves)} draws of the labels" if index == 0 else None)  # fmt: skip
     ax.axvline(
         15, color="grey", linewidth=0.8, linestyle=":"
     )  # until here the model trains on spread labels

@@ -1,10 +1,10 @@
-"""A generative adversarial network on digits, and one that collapses.
+"""A generative adversarial network (GAN) trained on digits, and a second one that collapses.
 
     python -m experiments.gan --out out/gan
 
-The first run has settings that work: Adam with β₁ = 0.5 and the penalty R1. The second one has the
-minimax loss, no penalty and a large learning rate: the critic wins at once, the generator makes one image
-whatever z is, and `pg.fit` says so in a warning. Drawn are samples, and D(x) and D(G(z)) over epochs.
+The first run has settings that work: Adam with β₁ = 0.5 and the gradient penalty R1. The second run has the
+minimax loss, no penalty and a large learning rate. Its critic wins after a few epochs, its generator makes nearly the
+same image for every z, and `pg.fit` warns of both. The pictures show samples, and D(x) and D(G(z)) over epochs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def trained(settings: dict[str, Any], x: Tensor, epochs: int | None, seed: int) 
 
 
 def describe(result: pg.FitResult, train: pg.Dataset, test: pg.Dataset) -> None:
-    """Print what the metrics say, and how 1,000 samples compare with the data."""
+    """Print the metrics of some epochs, and a comparison of 1,000 samples with the data."""
     print(result)
     chosen = sorted({0, 9, len(result.elbo) // 2 - 1, len(result.elbo) - 1} - {-1})
     print("epoch   D(x)  D(G(z))  spread")
@@ -58,7 +58,7 @@ def describe(result: pg.FitResult, train: pg.Dataset, test: pg.Dataset) -> None:
     samples = result.pair.sample(1000, seed=0)["x"]
     classes = KNeighborsClassifier(3).fit(train["x"], train["y"]).predict(samples)
     counts = torch.bincount(torch.as_tensor(classes), minlength=10).tolist()
-    print(f"samples of each class by three nearest neighbours: {', '.join(map(str, counts))}")
+    print(f"samples per class, classified by 3 nearest neighbours: {', '.join(map(str, counts))}")
 
     def distance(a: Tensor, b: Tensor) -> float:
         return float(torch.cdist(a, b).min(1).values.mean())
@@ -74,7 +74,7 @@ def describe(result: pg.FitResult, train: pg.Dataset, test: pg.Dataset) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out/gan"))
-    parser.add_argument("--epochs", type=int, help="in place of the epochs of both runs")
+    parser.add_argument("--epochs", type=int, help="number of epochs of both runs")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

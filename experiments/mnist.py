@@ -1,14 +1,14 @@
-"""MNIST, binarized dynamically: the 784-200-200-50 tanh VAE that many papers score.
+"""Dynamically binarized MNIST: test log p(x) of the 784-200-200-50 tanh VAE of many papers.
 
     python -m experiments.mnist --out out/mnist
 
-Trains in stages into a run directory, each going on from the one before, and stops nowhere else than
-a run without stages would. A killed run goes on when the same command is given again. What is
-reported is the test log p(x) of one stored binarization, the importance-weighted estimate with K
-samples; the curve against minutes is of the first 2,000 test images.
+The training is divided into stages, and each stage resumes the run directory of the stage before. The weights at
+the end are the same as without stages. A killed run resumes when the same command is given again. The
+script reports the importance-weighted estimate of log p(x) with K samples on the test images, which are
+binarized by one stored draw. The curve against minutes uses the first 2,000 test images.
 
-Protocol after Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders": 400 of
-the 60,000 training images are left out; their ELBO chooses the epoch.
+The protocol follows Burda, Grosse and Salakhutdinov, 2016, "Importance weighted autoencoders": 400 of
+the 60,000 training images are validation data, and the epoch with the best ELBO on them is used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CURVE_DATA, CURVE_SAMPLES = 2000, 1000
 
 
 def make(seed: int, data: pg.Splits | None = None) -> pg.models.VAE:
-    """The model of the protocol, begun as there: Glorot's weights, pixels at their rate."""
+    """The model of the protocol with its initial weights: Glorot's rule, and a last bias at the data's mean."""
     torch.manual_seed(seed)
     vae = pg.models.VAE(x=pg.Bernoulli(784), z=pg.Normal(50), hidden=(200, 200))
     for part in vae.modules():
@@ -49,7 +49,7 @@ def make(seed: int, data: pg.Splits | None = None) -> pg.models.VAE:
 
 
 def train(arguments: argparse.Namespace, data: pg.Splits) -> pg.FitResult:
-    """All stages; the weights after each are kept beside the run."""
+    """Train all stages, and keep the weights after each of them in the folder `stages`."""
     rate, epochs, run = arguments.learning_rate, arguments.epochs, arguments.out / "run"
     decay = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs, eta_min=rate / 100)
     pair = make(arguments.seed, data)
@@ -66,7 +66,7 @@ def train(arguments: argparse.Namespace, data: pg.Splits) -> pg.FitResult:
             scheduler=decay, seed=arguments.seed, compile=True, run_dir=run, resume=True,
         )  # fmt: skip
         if result.stopped == "interrupted":
-            raise SystemExit("Stopped. The same command goes on.")
+            raise SystemExit("Stopped. To resume, give the same command again.")
         kept.parent.mkdir(exist_ok=True)
         shutil.copy(run / "weights.safetensors", kept)
         print(f"epoch {end}: {sum(result.seconds) / 60:.1f} min; {result!r}", flush=True)
@@ -97,7 +97,7 @@ def curve(out: Path, data: pg.Dataset) -> list[dict[str, float]]:
 
 
 def draw(rows: list[dict[str, float]], target: float, *, ax: Any = None) -> Any:
-    """Nats against minutes."""
+    """Draw the ELBO and the test log p(x) against minutes of training."""
     ax = axes(ax)
     minutes = [row["minutes"] for row in rows]
     ax.plot(minutes, [row["elbo"] for row in rows], "o-", ms=3, label="ELBO, training data")
@@ -107,7 +107,9 @@ def draw(rows: list[dict[str, float]], target: float, *, ax: Any = None) -> Any:
     ax.annotate(f"{target}", (minutes[0], target), xytext=(0, 3), textcoords="offset points")
     low = np.quantile([row["elbo"] for row in rows], 0.15)
     top = max(row["log_prob"] for row in rows)
-    ax.set(xlabel="minutes of training", ylabel="nats a datum", ylim=(low, max(top, target) + 0.5))
+    ax.set(
+        xlabel="minutes of training", ylabel="nats per datum", ylim=(low, max(top, target) + 0.5)
+    )
     ax.set_title("784-200-200-50 tanh VAE on dynamically binarized MNIST")
     ax.legend(frameon=False, loc="lower right")
     return ax
@@ -118,15 +120,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/mnist"), help="folder to write to")
     parser.add_argument("--epochs", type=int, default=370)
     parser.add_argument("--batch-size", type=int, default=200)
-    parser.add_argument("--learning-rate", type=float, default=1.8e-3, help="falls to a hundredth")
+    parser.add_argument("--learning-rate", type=float, default=1.8e-3, help="initial value")
     parser.add_argument("--stages", type=int, default=10, help="points of the curve")
-    parser.add_argument("--samples", type=int, default=1000, help="importance samples a datum")
+    parser.add_argument("--samples", type=int, default=1000, help="importance samples per datum")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, help="a run whose weights to begin with")
+    parser.add_argument("--start", type=Path, help="start with the weights of this run")
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    warnings.simplefilter("ignore", pg.UnreliableEstimateWarning)  # the score says it
+    warnings.simplefilter("ignore", pg.UnreliableEstimateWarning)  # the printed score contains it
     start = time.perf_counter()
     data = pg.load("mnist", split=(400, 0), seed=arguments.seed)
     assert data.test is not None

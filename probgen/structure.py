@@ -34,7 +34,8 @@ def uninformed(
     Data inform a latent if they depend on it or on one of its ancestors. The ancestors themselves,
     such as a class or an input, do not: p(u | g) takes them into account already. So a guide q(w) is
     one distribution for all data, and q(u | g) one for all data of a class. An auxiliary latent, on
-    which nothing depends, is informed by whatever its guide sees.
+    which nothing depends, is informed by whatever its guide sees. A variable that the model does not
+    mention, such as a corrupted copy of the data, counts as data that inform a latent.
 
     Args:
         p: the model.
@@ -44,6 +45,7 @@ def uninformed(
             that may be informed through them are not named.
     """
     missing, unknown = q.keys() - set(given), set(unknown)
+    mentioned = set(p).union(*p.values(), q)
     names = []
     for name in (name for name in q if name in missing and name in p):
         seen = ancestors(q, name)
@@ -51,7 +53,7 @@ def uninformed(
         informative = set(p)
         if not unknown and any(name in ancestors(p, v) for v in p):
             informative = {v for v in p if v not in own and ancestors(p, v) & own}
-        if not seen & unknown and not seen & informative - missing:
+        if not seen & unknown and not seen & informative - missing and seen <= mentioned:
             names.append(name)
     return names
 
@@ -81,3 +83,11 @@ def sites_of(function: Callable[..., Any], given: Mapping[str, Tensor]) -> set[s
     with trace, suppress(Exception):  # a user's code, which may need more than is given
         function(**arguments)
     return set(sample_sites(trace.trace))
+
+
+def variable_names(pair: Any) -> list[str]:
+    """Names of all variables that the model of a pair takes."""
+    parameters = inspect.signature(pair.model).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return list(pair.variables)
+    return [p.name for p in parameters]

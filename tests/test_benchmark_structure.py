@@ -157,6 +157,69 @@ def test_methods_are_followed_where_the_class_is_known(tiny: Path) -> None:
     assert calls[2].parameters == ("parcel",)
 
 
+def test_the_longest_of_several_ways_is_followed(tmp_path: Path) -> None:
+    """Of methods that override one another; records are followed under their names."""
+    folder = tmp_path / "post"
+    folder.mkdir()
+    sources = {
+        "__init__.py": "from post.office import send\n",
+        "parcels.py": """
+            from dataclasses import dataclass
+
+            @dataclass(init=False)
+            class Parcel:
+                content: object
+
+                def __init__(self, content):
+                    self.content = content
+
+                @classmethod
+                def of(cls, content) -> "Parcel":
+                    return cls(content)
+        """,
+        "carriers.py": """
+            from abc import ABC, abstractmethod
+
+            class Carrier(ABC):
+                @abstractmethod
+                def carry(self, parcel):
+                    return parcel
+
+            class Foot(Carrier):
+                def carry(self, parcel):
+                    return None
+        """,
+        "ships.py": """
+            from post.carriers import Carrier
+            from post.parcels import Parcel
+
+            class Ship(Carrier):
+                def carry(self, parcel):
+                    return Parcel(parcel)
+        """,
+        "office.py": """
+            from post.carriers import Carrier
+            from post.parcels import Parcel
+
+            def carrier(name: str) -> Carrier:
+                return REGISTRY[name]()
+
+            def send(content, name):
+                parcels = [Parcel.of(content)]
+                sent = carrier(name).carry(parcels)
+                return sent
+        """,
+    }
+    for name, text in sources.items():
+        (folder / name).write_text(textwrap.dedent(text))
+    calls = DataPath(Package(folder), "send", "content").calls
+    # Not the abstract method, and not the one that goes nowhere.
+    assert [f"{call.module[5:]} {call.function}" for call in calls] == [
+        "office send", "parcels Parcel.of", "parcels Parcel.__init__",
+        "ships Ship.carry", "parcels Parcel.__init__",
+    ]  # fmt: skip
+
+
 def test_what_is_counted_and_shown(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,3 +252,9 @@ def test_the_package_itself_is_counted() -> None:
     starts = ["fit: data", "log_marginal_likelihood: data", "SemiSupervisedClassifier.fit: X"]
     assert [path["start"] for path in record["paths"]] == starts
     assert all(path["stations"] > 1 for path in record["paths"])
+    # The way of the data is short, and training does not hand data back to rooms that stand above it.
+    most = {"fit: data": (8, 0), "log_marginal_likelihood: data": (3, 1)}
+    for path in record["paths"][:2]:
+        stations_at_most, steps_at_most = most[path["start"]]
+        assert path["stations"] <= stations_at_most and path["steps up"] <= steps_at_most, path
+    assert record["paths"][2]["stations"] <= 16 and record["paths"][2]["steps up"] <= 3

@@ -420,3 +420,11 @@ def test_the_advice_for_a_class_is_one_that_helps() -> None:
         pg.fit(lacking, data, num_epochs=1, **QUIET)
     with_factor = pg.declare("p(y) p(z) p(x | y, z)", "q(z | x, y) q(y | x)", **variables)
     assert pg.fit(with_factor, data, num_epochs=1, **QUIET).elbo
+
+
+def test_an_input_of_the_guide_alone_informs() -> None:
+    """A corrupted copy of the data, which the model does not mention; not an input of the model."""
+    model = {"z": (), "x": ("z", "c")}
+    assert uninformed(model, {"z": ("x_in",)}) == []
+    assert uninformed(model, {"z": ("c",)}) == ["z"]
+    assert uninformed(model, {"z": ()}) == ["z"]

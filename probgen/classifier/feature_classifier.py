@@ -8,7 +8,6 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTrainingClassifier
-from torch import Tensor
 
 from probgen.classifier.label_spreading import fit_label_spreading
 from probgen.classifier.scaling import Array
@@ -30,16 +29,16 @@ class FeatureClassifier:
     def __init__(self, classifier: Any = None) -> None:
         self.classifier = classifier
 
-    def fit(self, features: Tensor, data: Dataset) -> FeatureClassifier:
+    def fit(self, encoded: Dataset) -> FeatureClassifier:
         """Learn the classes from posterior means.
 
         Args:
-            features: posterior means of the active latents, shape `(rows, elements)`.
-            data: the class codes y of the same rows, with a mask where some are unknown.
+            encoded: posterior means x of the active latents, shape `(rows, elements)`, and the class
+                codes y, with a mask if some are unknown.
         """
-        means = features.double().numpy()
-        known = data.fields["y"].known.numpy()
-        codes = np.where(known, data["y"].numpy(), -1)
+        means = encoded["x"].double().numpy()
+        known = encoded.fields["y"].known.numpy()
+        codes = np.where(known, encoded["y"].numpy(), -1)
         self.class_shares = np.bincount(codes[known]) / known.sum()
         if self.classifier is None:
             self.fitted: Any = fit_label_spreading(means, codes)

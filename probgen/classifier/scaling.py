@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probgen.data.dataset import Dataset
+from probgen.data.field import Field
 from probgen.variables import Bernoulli, Normal, Variable
 
 Likelihood = Literal["auto", "bernoulli", "normal"]
@@ -132,9 +133,11 @@ class Scaling:
             codes: class codes y of the rows, shape `(rows,)`.
             known: which class codes are known; `None` says nothing about that.
         """
-        parts = {"x": self(values)} if codes is None else {"x": self(values), "y": codes}
-        observed = None if known is None else {"y": torch.from_numpy(known)}
-        data = Dataset(parts, observed=observed)
+        fields = {"x": Field(self(values))}
+        if codes is not None:
+            mask = None if known is None else torch.from_numpy(known)
+            fields["y"] = Field(torch.from_numpy(codes), mask)
+        data = Dataset.from_fields(fields)
         return data.binarized("dynamic") if self.likelihood == "bernoulli" else data
 
     def inverse(self, x: Tensor) -> Array:

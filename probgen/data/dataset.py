@@ -75,22 +75,50 @@ class Dataset(FieldViews):
             "observed": observed, "transformations": transformations, "log_jacobians": log_jacobians,
             "redrawn": redrawn, "spread": spread, "classes": classes,
         }  # fmt: skip
-        object.__setattr__(self, "fields", fields_of(values, fields, given, name))
-        object.__setattr__(self, "name", name)
+        self._set(fields_of(values, fields, given), name, "Dataset")
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Field], name: str = "data") -> Dataset:
+    def from_fields(
+        cls, fields: Mapping[str, Field], name: str = "data", *, owner: str = "Dataset"
+    ) -> Dataset:
         """A data set of records by variable name.
+
+        Args:
+            fields: a record for each variable.
+            name: how messages and tables call the data.
+            owner: the function that messages name.
 
         Raises:
             TypeError: values that are not arrays of real numbers, or a mask that is not boolean.
             ValueError: no data, or first dims that differ.
         """
-        return cls(name=name, fields=fields)
+        data = object.__new__(cls)
+        data._set(fields, name, owner)
+        return data
+
+    def _set(self, fields: Mapping[str, Field], name: str, owner: str) -> None:
+        """Check the records, and set the attributes; see `from_fields`."""
+        if not fields:
+            raise TypeError(
+                f"{owner}: data must be a dict of arrays by variable name, such as {{'x': x}}, got "
+                "nothing."
+            )
+        for variable in fields:
+            if not isinstance(variable, str):
+                raise TypeError(f"{owner}: variables need names such as 'x', got {variable!r}.")
+        checked = {variable: field.checked(variable, owner) for variable, field in fields.items()}
+        sizes = {variable: len(field) for variable, field in checked.items()}
+        if len(set(sizes.values())) > 1:
+            listed = ", ".join(f"{variable} has {size}" for variable, size in sizes.items())
+            raise ValueError(f"{owner}: all variables need the same first dim, but {listed}.")
+        if not next(iter(sizes.values())):
+            raise ValueError(f"{owner}: the data set {name!r} is empty; give at least one datum.")
+        object.__setattr__(self, "fields", checked)
+        object.__setattr__(self, "name", name)
 
     def with_fields(self, **fields: Field) -> Dataset:
         """The same data with some variables replaced or added, by their records."""
-        return Dataset(name=self.name, fields={**self.fields, **fields})
+        return Dataset.from_fields({**self.fields, **fields}, self.name)
 
     def with_values(self, values: Mapping[str, Any]) -> Dataset:
         """The same data with other values for some variables, whose records otherwise stay."""
@@ -120,7 +148,7 @@ class Dataset(FieldViews):
         Raises:
             KeyError: an unknown variable.
         """
-        return Dataset(name=self.name, fields={name: self._field(name) for name in names})
+        return Dataset.from_fields({name: self._field(name) for name in names}, self.name)
 
     def columns(self, columns: Tensor | slice, name: str = "x") -> Dataset:
         """Some elements of each datum of a variable, which is a vector."""

@@ -67,18 +67,19 @@ class Field:
             return self.observed
         return torch.ones(len(self.values), dtype=torch.bool, device=self.values.device)
 
-    def checked(self, name: str) -> Field:
+    def checked(self, name: str, owner: str = "Dataset") -> Field:
         """The record with tensors in place of whatever holds numbers.
 
         Args:
             name: the variable, for messages.
+            owner: the function that messages name.
 
         Raises:
             TypeError: values that are not numbers, or a mask that is not boolean or of another
                 shape.
             ValueError: masked cells, or noise that does not fit the values.
         """
-        values, mask = as_tensor(self.values, name), self.observed
+        values, mask = as_tensor(self.values, name, owner), self.observed
         if mask is not None:
             mask = as_tensor(mask, f"observed[{name!r}]")
             if mask.dtype != torch.bool or mask.shape != values.shape[:1]:

@@ -1,4 +1,7 @@
-"""The keyword arguments of a `Dataset`, each a dict by variable, as one record for each variable."""
+"""The keyword arguments of a `Dataset`, each a dict by variable, as one record for each variable.
+
+Each keyword gives one kind of entry for several variables; a data set stores one record per variable.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,18 @@ ATTRIBUTES = {
 
 
 def fields_of(
-    values: Any, fields: Mapping[str, Field] | None, given: Mapping[str, Any], data_name: str
+    values: Any, fields: Mapping[str, Field] | None, given: Mapping[str, Any]
 ) -> dict[str, Field]:
-    """A record for each variable.
+    """A record for each variable, whose entries are not yet checked.
 
     Args:
         values: arrays by variable; `None` to take those of the fields.
         fields: records to start from.
         given: the other keywords by name. One that is not `None` replaces its entry in all records.
-        data_name: of the data set, for messages.
 
     Raises:
-        TypeError: values that are not a dict of arrays by name, or a mask that is not boolean.
-        ValueError: no data, first dims that differ, noise that does not fit the values, or an entry
-            for a variable that is not there.
+        TypeError: values that are not a dict of arrays by name.
+        ValueError: an entry for a variable that is not there.
     """
     records = _start(values, fields)
     for keyword, entries in given.items():
@@ -50,14 +51,7 @@ def fields_of(
                 records[name] = _with_gaussian_noise(field, entries.get(name))
             else:
                 records[name] = replace(field, **{ATTRIBUTES[keyword]: entries.get(name)})
-    checked = {name: field.checked(name) for name, field in records.items()}
-    sizes = {name: len(field) for name, field in checked.items()}
-    if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{name} has {size}" for name, size in sizes.items())
-        raise ValueError(f"Dataset: all variables need the same first dim, but {listed}.")
-    if not next(iter(sizes.values())):
-        raise ValueError(f"Dataset {data_name!r}: it is empty; give at least one datum.")
-    return checked
+    return records
 
 
 def _start(values: Any, fields: Mapping[str, Field] | None) -> dict[str, Field]:
@@ -69,9 +63,6 @@ def _start(values: Any, fields: Mapping[str, Field] | None) -> dict[str, Field]:
             f"Dataset: values must be a dict of arrays by variable name, such as {{'x': x}}, "
             f"got {type(values).__name__}."
         )
-    odd = [name for name in values if not isinstance(name, str)]
-    if odd:
-        raise TypeError(f"Dataset: variables need names such as 'x', got {odd[0]!r}.")
     known = fields or {}
     return {
         name: replace(known[name], values=value) if name in known else Field(value)

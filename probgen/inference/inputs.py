@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
-from probgen.basics.tensors import as_tensor
 from probgen.data.dataset import Dataset, Splits
+from probgen.data.field import Field
 from probgen.data.support import (
     check_finite,
     check_range,
@@ -25,13 +24,55 @@ from probgen.data.support import (
 )
 from probgen.implicit import ImplicitModel, check_pair
 from probgen.inference.compute.devices import as_device, placed
+from probgen.inference.compute.processes import Group
 from probgen.inference.informed import check_informed
 from probgen.inference.traces import PairTrace, Site, trace_pair
 from probgen.pair import LatentVariableModel, is_summable
+from probgen.structure import variable_names
 from probgen.variables import Variable
 
 REDRAWN = "data that are drawn anew in every batch"
 """What a variable is whose values are probabilities."""
+
+
+def check_given(pair: Any, data: Any, devices: int, group: Group | None) -> bool:
+    """Check what can be checked before the data of `fit` are sent to processes or converted.
+
+    Args:
+        pair: the pair.
+        data: as given to `fit`.
+        devices: the number of processes that `fit` is asked to start.
+        group: the processes that a launcher started.
+
+    Returns:
+        Whether the data are an iterable of batches, and not the data themselves.
+
+    Raises:
+        ValueError: several processes and an iterable of batches, which they cannot share; or splits
+            with a wrong shape or values outside the support.
+    """
+    if isinstance(data, Splits):
+        _check_parts(pair, data, "fit")
+        return False
+    streamed = _is_stream(data)
+    if streamed and (devices > 1 or group is not None):
+        several = "several devices" if group is None else f"{group.size} processes"
+        one = "use devices=1" if group is None else "start one process"
+        raise ValueError(
+            f"fit: {several} cannot share an iterable of batches; give a Dataset or arrays, or {one}."
+        )
+    return streamed
+
+
+def _is_stream(data: Any) -> bool:
+    if isinstance(data, (Tensor, Mapping, Dataset, str)) or hasattr(data, "__array__"):
+        return False
+    return hasattr(data, "__iter__") and not _is_one_array(data)
+
+
+def _is_one_array(data: Any) -> bool:
+    """Whether data are a list or tuple of one array, as a TensorDataset yields; it stands for the array."""
+    return isinstance(data, (list, tuple)) and len(data) == 1 and hasattr(data[0], "shape")
 
 
 def prepare(
@@ -81,6 +122,26 @@ def prepare(
     )
 
 
+def _check_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> None:
+    """Check shapes of all parts, and the values of validation and test data, before the training.
+
+    Otherwise errors in those data would show only when they are scored, after the training. Unknown labels
+    and missing variables are allowed here.
+
+    Raises:
+        ValueError: a wrong shape, or values outside the support; says of which part.
+    """
+    variables = pair.variables
+    for part, data in splits.parts.items():
+        about = owner if part == "train" else f"{owner}, {part} data"
+        for name in [name for name in data.values if name in variables]:
+            value, variable = data[name], variables[name]
+            check_shape(value, variable, name, about, pair.name)
+            if part != "train":  # `prepare` checks those
+                described = f"{pair.name} is {variable!r}"
+                _check_values(data, name, value, variable.support, described, about, variable)
+
+
 def _select(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
     """The variables of the pair as a Dataset, with masks for those that may be partly observed.
 
@@ -89,7 +150,7 @@ def _select(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
         ValueError: unknown or missing variables, a wrong shape, or a mask of a variable that cannot
             be summed out.
     """
-    dataset = as_dataset(pair, data, owner)
+    dataset = _as_dataset(pair, data, owner)
     names = variable_names(pair)
     if isinstance(data, Mapping):
         unknown = [name for name in dataset.values if name not in names]
@@ -119,6 +180,37 @@ def _select(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
             check_shape(value, variables[name], name, owner, pair.name)
     fields = {n: replace(dataset.fields[n], observed=masks.get(n)) for n in selected}
     return Dataset.from_fields(fields, dataset.name)
+
+
+def _as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
+    """A Dataset of the data, which may be one, arrays by name, or one array."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, Splits):
+        raise TypeError(f"{owner}: got all splits of the data; choose one, such as data.test.")
+    if _is_one_array(data):
+        data = data[0]
+    if isinstance(data, Mapping):
+        values = data
+    elif isinstance(data, Tensor) or hasattr(data, "__array__"):
+        names = pair.data_names or variable_names(pair)[:1]
+        if len(names) != 1:
+            raise ValueError(
+                f"{owner}: {pair.name} has the data variables {', '.join(names)}; give a dict of "
+                "arrays by name."
+            )
+        values = {names[0]: data}
+    elif isinstance(data, (list, tuple)):
+        raise TypeError(
+            f"{owner}: a batch of {len(data)} parts has no names; let the loader yield dicts such as "
+            "{'x': images}."
+        )
+    else:
+        raise TypeError(
+            f"{owner}: data must be a tensor, an array, a pg.Dataset or a dict of arrays by variable "
+            f"name, got {type(data).__name__}."
+        )
+    return Dataset.from_fields({name: Field(v) for name, v in values.items()}, owner=owner)
 
 
 def _check_variable(
@@ -153,26 +245,6 @@ def place_and_prepare(
     return on_device, prepare(on_device, data, owner=owner, device=target, dtype=dtype)
 
 
-def check_other_parts(pair: LatentVariableModel, splits: Splits, owner: str) -> None:
-    """Check shapes and supports of validation and test data, which training does not use.
-
-    Otherwise errors in them would show only when they are scored, after the training. Unknown labels
-    and missing variables are allowed here.
-
-    Raises:
-        ValueError: a wrong shape, or values outside the support; says of which part.
-    """
-    variables = pair.variables
-    for part, data in splits.parts.items():
-        if part == "train":
-            continue
-        for name in [name for name in data.values if name in variables]:
-            value, variable = data[name], variables[name]
-            about, described = f"{owner}, {part} data", f"{pair.name} is {variable!r}"
-            check_shape(value, variable, name, about, pair.name)
-            _check_values(data, name, value, variable.support, described, about, variable)
-
-
 def _check_values(
     data: Dataset,
     name: str,
@@ -199,50 +271,6 @@ def _check_values(
     else:
         check_support(value, support, name, owner, described, mask, variable=variable)
     return value, mask
-
-
-def as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
-    """A Dataset from whatever holds data."""
-    if isinstance(data, Dataset):
-        return data
-    if isinstance(data, Splits):
-        raise TypeError(f"{owner}: got all splits of the data; choose one, such as data.test.")
-    if is_one_array(data):
-        data = data[0]
-    if isinstance(data, Mapping):
-        values = data
-    elif isinstance(data, Tensor) or hasattr(data, "__array__"):
-        names = pair.data_names or variable_names(pair)[:1]
-        if len(names) != 1:
-            raise ValueError(
-                f"{owner}: {pair.name} has the data variables {', '.join(names)}; give a dict of "
-                "arrays by name."
-            )
-        values = {names[0]: as_tensor(data, names[0], owner)}
-    elif isinstance(data, (list, tuple)):
-        raise TypeError(
-            f"{owner}: a batch of {len(data)} parts has no names; let the loader yield dicts such as "
-            "{'x': images}."
-        )
-    else:
-        raise TypeError(
-            f"{owner}: data must be a tensor, an array, a pg.Dataset or a dict of arrays by variable "
-            f"name, got {type(data).__name__}."
-        )
-    return Dataset(values)
-
-
-def is_one_array(data: Any) -> bool:
-    """Whether data are a list or tuple of one array, as a TensorDataset yields; it stands for the array."""
-    return isinstance(data, (list, tuple)) and len(data) == 1 and hasattr(data[0], "shape")
-
-
-def variable_names(pair: LatentVariableModel) -> list[str]:
-    """Every name that the pair's model takes."""
-    parameters = inspect.signature(pair.model).parameters.values()
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        return list(pair.variables)
-    return [p.name for p in parameters]
 
 
 def known_part(pair: LatentVariableModel, data: Dataset) -> Dataset:

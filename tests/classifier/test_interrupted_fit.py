@@ -121,6 +121,7 @@ def test_no_pictures_of_half_trained_models(
 ) -> None:
     """The two small models of the pictures: Ctrl-C in the first leaves the second alone."""
     from probgen.reports import few_labels as pictures
+    from probgen.reports import two_latents
 
     data = pg.load("digits", transform="none")
     found = pg.few_labels(data, "m2", labels=50, seeds=1, progress=False, **QUICK)
@@ -132,7 +133,7 @@ def test_no_pictures_of_half_trained_models(
         result.stopped = "interrupted"
         return result
 
-    monkeypatch.setattr(pictures, "fit", fit)
+    monkeypatch.setattr(two_latents, "fit", fit)
     with pytest.raises(KeyboardInterrupt):
         pictures.few_labels_report(found, data, tmp_path / "figures", progress=False)
     assert calls == ["VAE"] and not list((tmp_path / "figures").iterdir())

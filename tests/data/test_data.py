@@ -120,7 +120,7 @@ def test_fingerprints_tell_data_apart() -> None:
     [
         (lambda: pg.Dataset(torch.ones(3)), "values must be a dict"),  # type: ignore[arg-type]
         (lambda: pg.Dataset({}), "values must be a dict"),
-        (lambda: pg.Dataset({"x": torch.ones(0, 2)}), "it is empty"),
+        (lambda: pg.Dataset({"x": torch.ones(0, 2)}), "is empty; give at least one datum"),
         (lambda: pg.Dataset({"x": torch.ones(3), "y": torch.ones(4)}), "x has 3, y has 4"),
         (lambda: pg.Dataset({"x": torch.tensor(3.0)}), "first dim is the data"),
         (lambda: pg.Dataset({"x": ["a", "b"]}), "must hold numbers"),

@@ -80,7 +80,6 @@ def test_parts_of_splits_have_stored_noise_of_their_own() -> None:
 class Denoising(pg.LatentVariableModel):
     """p(z) p(x | z) and q(z | x_in): what a denoising autoencoder needs of its data."""
 
-    local = True  # the guide reads the copy, which the model does not have
 
     def __init__(self) -> None:
         super().__init__()

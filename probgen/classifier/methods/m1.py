@@ -30,9 +30,9 @@ class M1Method(Method):
     ) -> TrainedModel:
         vae, curves, seconds = encoder_and_curves(x, data, settings, settings.latents)
         pair = float64_copy(vae)
-        means = features(pair, data, device=settings.device)["x"]
-        columns = active_columns(means)
-        classifier = FeatureClassifier(settings.classifier).fit(means[:, columns], data)
+        encoded = features(pair, data, device=settings.device)
+        columns = active_columns(encoded["x"])
+        classifier = FeatureClassifier(settings.classifier).fit(encoded.columns(columns))
         trained = TrainedModel(
             pair, "z", columns, curves, seconds, [], encoder=pair, feature_classifier=classifier
         )

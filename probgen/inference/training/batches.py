@@ -12,21 +12,21 @@ from probgen.basics.locking import LOCK
 from probgen.basics.randomness import shift_seed
 from probgen.data.dataset import Dataset
 from probgen.inference.compute.processes import Group
-from probgen.inference.inputs import is_one_array, prepare
+from probgen.inference.inputs import prepare
 from probgen.pair import LatentVariableModel
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
 """Values by variable name, and boolean masks of partly observed variables."""
 
 BATCH_SIZE = 128
-"""Data in a step where the user names no number."""
+"""Default number of data per step."""
 
 VALIDATION_ROWS = 1000
-"""Data in a validation batch."""
+"""Number of data in a validation batch."""
 
 
 class Resident:
-    """Data on the device, shuffled and cut there."""
+    """Batches of data that are on the device, where they are shuffled."""
 
     def __init__(
         self, data: Dataset, batch_size: int, *, clamp: bool = False, group: Group | None = None
@@ -52,11 +52,11 @@ class Resident:
         return -(-len(self.data) // (self.size * (self.group.size if self.group else 1)))
 
     def batch(self, piece: Any) -> Batch:
-        """What a step sees of some rows."""
+        """The values and masks of some rows, with new noise."""
         return self.data.batch(piece)
 
     def pieces(self, shuffle: bool) -> Iterator[Any]:
-        """The rows of the batches of an epoch; for one of several processes its share of each."""
+        """The rows of each batch of an epoch; for one of several processes, its share of them."""
         n = len(self.data)
         device = next(iter(self.data.values.values())).device
         order = torch.randperm(n, device=device) if shuffle else None
@@ -68,29 +68,29 @@ class Resident:
             yield from (slice(start, start + self.size) for start in range(0, n, self.size))
 
     def _shares(self, order: Tensor | None, group: Group) -> Iterator[Tensor]:
-        # All have drawn the same order; from here on each has noise of its own.
+        # All processes have drawn the same order; from here on each draws noise of its own.
         device = next(iter(self.data.values.values())).device
         shuffled = order is not None
         order = torch.arange(len(self.data), device=device) if order is None else order
         shift_seed(group.rank, device)
         for rows in order.split(self.size * group.size):
-            # A rest with less than one datum each is left for another epoch, where there is another
-            # order; otherwise some take it and some do not.
+            # A last batch with less than one datum per process is skipped if data are shuffled: it
+            # comes in another epoch. Otherwise only some processes take a datum of it.
             share = rows.tensor_split(group.size)[group.rank]
             if len(share) and (len(rows) >= group.size or not shuffled):
                 yield share
 
 
 class Stratified(Resident):
-    """Batches with a fixed number of labelled data, which come around more often than the others.
+    """Batches with a fixed number of labelled data, which are used more often than unlabelled ones.
 
-    An epoch is a pass over the unlabelled data.
+    An epoch is one pass over the unlabelled data.
 
     Args:
         data: with a mask of the label.
-        batch_size: data in a step.
+        batch_size: number of data per step.
         label: the partly observed variable.
-        labelled: labelled data in a step.
+        labelled: number of labelled data per step.
         group: the processes that share each batch.
     """
 
@@ -104,7 +104,7 @@ class Stratified(Resident):
         self._enough(len(self.unknown), "unlabelled data")
         if not 0 < labelled < self.size:
             raise ValueError(
-                f"fit: labelled_batch={labelled} leaves nothing else in a batch of {self.size}; use a "
+                f"fit: labelled_batch={labelled} leaves no unlabelled data in a batch of {self.size}; use a "
                 "larger batch_size, or fewer."
             )
         if labelled > len(self.known):
@@ -132,7 +132,7 @@ class Stratified(Resident):
         known = torch.cat([order(self.known) for _ in range(rounds)])
         shift_seed(rank, device)
         for index, others in enumerate(unknown.split(rest)):
-            # All get as many, as all batches of a step are to be composed alike.
+            # All processes get equally many, so that their batches have the same composition.
             others = others[: len(others) // world * world]
             if len(others):
                 some = known[index * labelled : (index + 1) * labelled]
@@ -141,7 +141,7 @@ class Stratified(Resident):
 
 
 class Stream:
-    """Batches from an iterable, each checked as it arrives."""
+    """Batches from an iterable, each of which is checked when it arrives."""
 
     def __init__(self, pair: LatentVariableModel, data: Iterable[Any], where: Any) -> None:
         with LOCK.lent():
@@ -149,19 +149,19 @@ class Stream:
         if used_up:
             raise TypeError(
                 "fit: data is an iterator, which is used up after one epoch; give an iterable that "
-                "can be started anew, such as a list of batches or a DataLoader."
+                "can be iterated again, such as a list of batches or a DataLoader."
             )
         self.pair, self.data, self.where = pair, data, where
         self.can_repeat = False
 
     def batch(self, piece: Any) -> Batch:
-        """What a step sees of a part of the stream."""
+        """The values and masks of one batch of the stream."""
         values, masks = piece.batch(slice(None))
         # Gradients cannot be taken through tensors that were made in torch's inference mode.
         return _usable(values), _usable(masks)
 
     def pieces(self, shuffle: bool) -> Iterator[Any]:
-        """The parts of an epoch as they arrive, each checked."""
+        """The batches of an epoch, each of which is checked when it arrives."""
         empty = True
         for batch in _lent(self.data):
             part = prepare(self.pair, batch, owner="fit", probe=empty, **self.where)
@@ -176,7 +176,7 @@ def _usable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _lent(data: Iterable[Any]) -> Iterator[Any]:
-    """The parts of an iterable of the user's, which may wait for threads that call probgen."""
+    """The batches of a user's iterable, which may wait for threads that call probgen."""
     with LOCK.lent():
         parts = iter(data)
     while True:
@@ -186,12 +186,3 @@ def _lent(data: Iterable[Any]) -> Iterator[Any]:
             except StopIteration:
                 return
         yield part
-
-
-def is_stream(data: Any) -> bool:
-    """Whether data are an iterable of batches rather than data themselves."""
-    if isinstance(data, (Tensor, Mapping, Dataset, str)) or hasattr(data, "__array__"):
-        return False
-    if is_one_array(data):
-        return False
-    return hasattr(data, "__iter__")

@@ -1,4 +1,4 @@
-"""What feeds a training: data, checked and on their device, cut into batches."""
+"""The data of a training: checked, on their device, and divided into batches."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from probgen.data.dataset import Splits, fingerprint
+from probgen.data.dataset import Dataset, Splits
+from probgen.data.fingerprint import fingerprint
 from probgen.inference.compute.devices import as_dtype
 from probgen.inference.compute.processes import Group
-from probgen.inference.inputs import check_other_parts, prepare
+from probgen.inference.inputs import prepare
 from probgen.inference.objectives.base import Objective
 from probgen.inference.training.batches import (
     BATCH_SIZE,
@@ -17,7 +18,6 @@ from probgen.inference.training.batches import (
     Resident,
     Stratified,
     Stream,
-    is_stream,
 )
 from probgen.inference.training.descriptions import describe_data
 from probgen.inference.training.settings import Settings
@@ -30,17 +30,17 @@ DIFFERENT_DATA = (
 
 @dataclass(frozen=True)
 class Feed:
-    """What feeds a training.
+    """The data of a training, in batches.
 
     Attributes:
         training: batches of the training data.
         validation: blocks of the validation data, if there are any.
-        validation_objective: what they are validated by.
-        constants: numbers of all the training data that the objective takes.
-        validation_constants: likewise of the validation data.
+        validation_objective: the objective whose value on the validation data is computed.
+        constants: numbers of all training data that the objective needs.
+        validation_constants: the same numbers of the validation data.
         group: the processes that share each batch.
-        splits: where the data are from, if from splits.
-        own_validation: whether the validation data are others than those of the splits.
+        splits: the splits that contain the training data, if splits were given.
+        own_validation: whether the validation data are not those of the splits.
     """
 
     training: Resident | Stream
@@ -61,8 +61,9 @@ class Feed:
 
 
 def prepare_feed(
-    pair: Any, data: Any, objective: Objective, settings: Settings, group: Group | None
-) -> Feed:
+    pair: Any, data: Any, objective: Objective, settings: Settings, group: Group | None, *,
+    streamed: bool,
+) -> Feed:  # fmt: skip
     """Choose the parts of the data, check and convert them, and cut them into batches.
 
     Args:
@@ -71,6 +72,7 @@ def prepare_feed(
         objective: checks the data, and says how batches are composed.
         settings: of the fit.
         group: the processes that share each batch.
+        streamed: the data are an iterable of batches.
 
     Raises:
         ValueError: data that do not fit the pair or the objective, or `patience` without validation data.
@@ -79,40 +81,28 @@ def prepare_feed(
     splits = data if isinstance(data, Splits) else None
     training_data = data.train if splits is not None else data
     validation_data = _validation_data(splits, objective, settings)
-    where: dict[str, Any] = {"device": settings.device, "dtype": as_dtype(settings.precision)}
-    training = _training(pair, training_data, objective, settings.batch_size, where, group)
+    place: dict[str, Any] = {"device": settings.device, "dtype": as_dtype(settings.precision)}
+    training: Resident | Stream
+    if streamed:
+        objective.check_stream()
+        training = Stream(pair, training_data, {**place, "learning": True})
+    else:
+        prepared = prepare(pair, training_data, owner="fit", learning=True, **place)
+        training = _batches(prepared, objective, settings.batch_size, group)
     validation = None
     if validation_data is not None:
-        prepared = prepare(pair, validation_data, owner="fit, validation data", **where)
+        prepared = prepare(pair, validation_data, owner="fit, validation data", **place)
         objective.check_validation(prepared)
         validation = Resident(prepared, VALIDATION_ROWS, clamp=True, group=group)
     if group is not None and not group.spawned:  # each process has loaded data of its own
         group.check_same(_fingerprints(training, validation), DIFFERENT_DATA)
-    if splits is not None:
-        check_other_parts(pair, splits, "fit")
-    judge = objective.for_validation()
+    validation_objective = objective.for_validation()
     return Feed(
-        training, validation, judge,
+        training, validation, validation_objective,
         {} if isinstance(training, Stream) else dict(objective.constants(training.data)),
-        {} if validation is None else dict(judge.constants(validation.data)),
+        {} if validation is None else dict(validation_objective.constants(validation.data)),
         group, splits, splits is not None and validation_data is not splits.validation,
     )  # fmt: skip
-
-
-def check_shareable(data: Any, devices: int, group: Group | None) -> None:
-    """Several processes need data that are all there.
-
-    Raises:
-        ValueError: an iterable of batches.
-    """
-    if (devices == 1 and group is None) or isinstance(data, Splits) or not is_stream(data):
-        return
-    several = "several devices" if group is None else f"{group.size} processes"
-    one = "use devices=1" if group is None else "start one process"
-    raise ValueError(
-        f"fit: {several} share data that are all there; give a Dataset or arrays in place of an iterable "
-        f"of batches, or {one}."
-    )
 
 
 def _validation_data(splits: Splits | None, objective: Objective, settings: Settings) -> Any:
@@ -136,20 +126,16 @@ def _validation_data(splits: Splits | None, objective: Objective, settings: Sett
     return data
 
 
-def _training(
-    pair: Any, data: Any, objective: Objective, batch_size: int | None, where: Mapping[str, Any],
-    group: Group | None,
-) -> Resident | Stream:  # fmt: skip
-    if is_stream(data):
-        objective.check_stream()
-        return Stream(pair, data, {**where, "learning": True})
-    dataset = prepare(pair, data, owner="fit", learning=True, **where)
-    batches = Resident(dataset, batch_size or BATCH_SIZE, clamp=batch_size is None, group=group)
-    objective.check_data(dataset)
-    composed = objective.composition(dataset, batches.size)
+def _batches(
+    data: Dataset, objective: Objective, batch_size: int | None, group: Group | None
+) -> Resident:
+    """Batches of training data that the objective accepts, composed as it needs them."""
+    batches = Resident(data, batch_size or BATCH_SIZE, clamp=batch_size is None, group=group)
+    objective.check_data(data)
+    composed = objective.composition(data, batches.size)
     if composed is None:
         return batches
-    return Stratified(dataset, batches.size, composed.label, composed.labelled, group)
+    return Stratified(data, batches.size, composed.label, composed.labelled, group)
 
 
 def _fingerprints(training: Resident | Stream, validation: Resident | None) -> list[Any]:

@@ -1,4 +1,4 @@
-"""fit(): stochastic variational inference of any pair."""
+"""`fit`: stochastic variational inference of any pair."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from probgen.basics.settings import evaluation, kept_modes, quiet_pyro
 from probgen.inference.compute.devices import as_device, as_dtype, used_precision
 from probgen.inference.compute.processes import Group, check_not_launched, current_group
 from probgen.inference.compute.spawn import Outcome, launch
+from probgen.inference.inputs import check_given
 from probgen.inference.objectives.base import Objective
 from probgen.inference.objectives.registry import as_objective, resolved
 from probgen.inference.traces import trace_pair
 from probgen.inference.training.batches import Resident, Stream
 from probgen.inference.training.epochs import Training
-from probgen.inference.training.feed import Feed, check_shareable, prepare_feed
+from probgen.inference.training.feed import Feed, prepare_feed
 from probgen.inference.training.module import TrainingModule
 from probgen.inference.training.optimizers import check_learnable
 from probgen.inference.training.recorder import Recorder
@@ -34,7 +35,7 @@ from probgen.inference.training.settings import Settings
 from probgen.pair import LatentVariableModel
 
 SECONDS_WORTH = 30.0
-"""Seconds that compiling must save to be worth it, which itself takes up to twenty."""
+"""Steps are compiled if that saves at least this many seconds; compiling takes up to twenty."""
 
 
 @one_at_a_time
@@ -62,79 +63,79 @@ def fit(
 ) -> FitResult:
     """Fit a pair to data by stochastic variational inference.
 
-    The pair is moved to the device and stays there. Variables of a Dataset that it does not know
-    are left aside. Values are checked against every variable's
-    support over all data before the first step; inside the loop validation is off and nothing
-    waits for a GPU within an epoch. Same seed, machine, thread count: same weights to the bit on
-    CPU.
+    The pair is moved to the device and stays there. Variables of a Dataset that are not variables of
+    the pair are ignored. Before the first step all values are checked against the supports of their
+    variables. During training Pyro's own checks are off, and within an epoch nothing waits for a GPU.
+    On a CPU, the same seed, machine and number of threads give the same weights to the bit.
 
     Args:
-        pair: the pair; its weights are where training starts.
+        pair: the pair; training starts from its weights.
         data: `Splits` from `pg.load`, a `Dataset`, a dict of arrays by variable name, one array
-            for a pair with one data variable, or an iterable of such batches (a DataLoader; it
-            is iterated anew each epoch, and each batch is checked as it arrives). A list or tuple of
-            one array is that array.
+            for a pair with one data variable, or an iterable of such batches, such as a DataLoader,
+            which is iterated in every epoch; each of its batches is checked when it arrives. A list or
+            tuple of one array means that array.
         num_epochs: passes over the data.
-        batch_size: data in a step, by default 128, or all where there are fewer; the last batch of
+        batch_size: data per step; by default 128, or all data if there are fewer. The last batch of
             an epoch may be smaller.
         learning_rate: of the default Adam, or of an optimizer class.
-        objective: what is maximized: `"auto"`, what the model names in its class attribute
-            `objective`, by default the ELBO; the name of an objective, such as `"elbo"` or
+        objective: what is maximized: `"auto"`, the objective that the model names in its class
+            attribute `objective`, by default the ELBO; the name of an objective, such as `"elbo"` or
             `"analytic-kl"`; a `pg.Objective` such as `pg.ELBO(...)`; one of Pyro's ELBO objects; or a
             callable that returns one value per datum.
-        optimizer: a torch optimizer over the pair's parameters, or a callable that makes one of
-            them; by default one fused Adam. An objective with several players has one for each.
-        scheduler: a callable that makes a torch learning-rate scheduler of an optimizer; it
+        optimizer: a torch optimizer of the pair's parameters, or a callable that returns one for
+            the parameters that it is given; by default a fused Adam. Each player of an objective has an
+            optimizer of its own.
+        scheduler: a callable that returns a torch learning-rate scheduler for an optimizer; it
             steps once per epoch.
-        validation: data for the validation ELBO, `None`, or `"auto"`: the validation part where
+        validation: data for the validation ELBO, `None`, or `"auto"`: the validation part if
             `data` are `Splits`. With validation the weights of the best epoch are kept.
-        patience: stop after so many epochs without a better validation ELBO.
+        patience: stop after this number of epochs without a better validation ELBO.
         precision: `"float32"`; `"bf16"`, matrix products in bfloat16 and everything else in
-            float32, which is faster on hardware made for it (elsewhere float32 takes its place,
-            with a warning; `"bf16-forced"` insists); or `"float64"`. The result and the run
-            directory say which one was used.
-        compile: make one graph of a step and, where there is a C++ compiler, machine code of the
-            graph: the same numbers up to rounding, without the cost of Python. `"auto"` does so
-            where that is estimated to save half a minute (30,000 steps of a small network, 10,000 of
-            one with 800,000 weights), since compiling takes up to twenty seconds. A graph is held
-            against the step as written, at first and every 100 steps or so; where they disagree, fit
-            says so once and goes on as written. On a GPU the whole step, the optimizer's included,
-            is then replayed as one CUDA graph.
+            float32, which is faster on hardware made for it (on other hardware float32 is used, with
+            a warning; `"bf16-forced"` uses bfloat16 in any case); or `"float64"`. The result and the
+            run directory say which one was used.
+        compile: compile a step to one graph and, if there is a C++ compiler, to machine code. It
+            computes the same numbers up to rounding, without the cost of Python. `"auto"` compiles if
+            that is estimated to save half a minute (30,000 steps of a small network, 10,000 of one
+            with 800,000 weights), because compiling takes up to twenty seconds. The graph is compared
+            with the uncompiled step at the first step and about every 100 steps; if they disagree,
+            fit warns once and continues with the uncompiled step. On a GPU the whole step, including
+            the optimizer's, is replayed as one CUDA graph.
         device: `"auto"`, or a device as torch names it.
-        devices: how many GPUs, or processes of a CPU, share the work: each takes `batch_size` data
-            a step and noise of its own, and their gradients are averaged, so that a step is one of
-            `devices * batch_size` data. The script that calls needs the usual
-            `if __name__ == "__main__":`. Under torchrun or srun leave it at 1: the processes that are
-            there share the work, every one of them makes the same calls, the first alone writes and
-            prints, and all end with the same weights.
+        devices: the number of GPUs, or of processes on a CPU, that share the work. Each takes
+            `batch_size` data per step, with noise of its own, and the gradients are averaged, so a step
+            uses `devices * batch_size` data. The calling script needs the usual
+            `if __name__ == "__main__":`. Under torchrun or srun leave it at 1: the processes that were
+            started share the work. All of them make the same calls and end with the same weights; only
+            the first one writes and prints.
         seed: of batches, draws and validation; the global random state stays as it was.
-        run_dir: a folder to keep the run in: configuration, weights, metrics, figures, and after
-            every epoch a checkpoint, so that nothing is lost to a crash. `pg.load_run` reads it.
-        resume: go on with the run in `run_dir` from its last whole epoch, to the same weights to
-            the bit on a CPU (if an iterable of batches gives the same ones in an epoch); begin it
-            where there is none yet. Only `num_epochs`, `patience` and `device` may differ from
-            before; steps are captured if they were.
+        run_dir: a folder for the run: configuration, weights, metrics, figures, and a checkpoint
+            after every epoch, so that a crash loses no whole epoch. `pg.load_run` reads it.
+        resume: continue the run in `run_dir` after its last whole epoch, or start it if there is none
+            yet. On a CPU the weights are the same to the bit as without the interruption (if an
+            iterable of batches yields the same ones in an epoch). Only `num_epochs`, `patience` and
+            `device` may differ from before; steps are compiled if they were before.
         progress: show a progress bar.
         callback: called after every epoch with the curves so far and the pair, for errors or pictures
-            along the way; what it draws at random changes nothing about the run.
+            during training; random draws in it do not change the run.
 
     Returns:
-        The curves, why it ended, and the pair. Ctrl-C ends the loop and returns what was learned;
-        with several devices it ends the processes and is raised, and the last whole epoch is in
-        `run_dir`.
+        The curves, the reason why training ended, and the pair. Ctrl-C ends the training and returns
+        what was learned; with several devices it ends the processes and is raised, and the last whole
+        epoch is in `run_dir`.
 
     Raises:
-        ValueError: data that do not fit the pair, a latent that no data inform though the pair does
-            not say `local = True`, a setting out of range, nothing that can be learned, or an
+        ValueError: data that do not fit the pair, a latent that no data inform if the pair has no
+            `local = True`, a setting out of range, no parameter that can be learned, or an
             objective that returns values of a wrong shape or without a gradient.
-        TypeError: an argument of the wrong kind, or an objective that returns something of it.
-        FloatingPointError: the loss is not finite; names batch, site and quantity. The pair then
-            has the last finite weights kept.
-        RunError: (a `ValueError`) `run_dir` holds another run, or a damaged one.
+        TypeError: an argument, or a value that the objective returns, is of the wrong kind.
+        FloatingPointError: the loss is not finite; the message names batch, site and quantity. The
+            pair then has the last finite weights that were kept.
+        RunError: (a `ValueError`) `run_dir` contains another run, or a damaged one.
         OSError: `run_dir` cannot be written, or the disk is full.
         ImportError: several devices without lightning-fabric.
         RuntimeError: one of several processes died; the last whole epoch is in `run_dir`.
-        MemoryError: the device has too little memory; says which setting lowers the need.
+        MemoryError: the device has too little memory; the message says which setting needs less.
 
     Warns:
         PrecisionWarning: the device is slower in bf16, so float32 is used.
@@ -168,15 +169,22 @@ def fit(
     check_learnable(pair)
     check_not_launched("fit", settings.devices)
     group = current_group(target)
-    check_shareable(data, settings.devices, group)
+    streamed = check_given(pair, data, settings.devices, group)
     if settings.devices > 1:
-        return _fit_together(pair, data, settings)
+        arguments = {"pair": pair, "data": data, "settings": settings.for_processes()}
+        outcome = launch(
+            fit_share, arguments, settings.devices, settings.device,
+            owner="fit", way_on=_what_is_kept(settings),
+        )  # fmt: skip
+        return _result_of_processes(pair, settings, *outcome)
     if group is not None:
         settings = replace(settings, device=group.device)
     with ExitStack() as stack:
         stack.enter_context(enough_memory("fit", "batch_size, num_particles or hidden"))
         with _put_back_on_error(pair):
-            training = _prepare(pair, data, declared, settings, group, stack)
+            pair.to(device=settings.device, dtype=as_dtype(settings.precision))
+            feed = prepare_feed(pair, data, declared, settings, group, streamed=streamed)
+            training = _begin(pair, feed, declared, settings, stack)
         for context in (quiet_pyro(), kept_modes(training.module), torch.enable_grad()):
             stack.enter_context(context)
         if not pair.training:
@@ -184,14 +192,11 @@ def fit(
         return training.run()
 
 
-def _prepare(
-    pair: Any, data: Any, objective: Objective, settings: Settings, group: Group | None,
-    stack: ExitStack,
-) -> Training:  # fmt: skip
-    """Everything before the first step: data, players, and the run directory."""
-    dtype = as_dtype(settings.precision)
-    pair.to(device=settings.device, dtype=dtype)
-    feed = prepare_feed(pair, data, objective, settings, group)
+def _begin(
+    pair: Any, feed: Feed, objective: Objective, settings: Settings, stack: ExitStack
+) -> Training:
+    """What is needed before the first step: the players, and the run directory, new or resumed."""
+    group, dtype = feed.group, as_dtype(settings.precision)
     module = TrainingModule(pair, objective, settings.seed, settings.device, dtype)
     captured = wants_capture(settings.compile, module, feed, settings.num_epochs)
     training = Training(module, feed, objective, settings, captured)
@@ -211,7 +216,7 @@ def _prepare(
 
 @contextmanager
 def _put_back_on_error(pair: nn.Module) -> Iterator[None]:
-    """Where nothing was trained, the pair goes back to its device and precision."""
+    """If nothing was trained, move the pair back to its device and precision."""
     before = [(p.device, p.dtype) for p in pair.parameters()][:1]
     try:
         yield
@@ -221,18 +226,17 @@ def _put_back_on_error(pair: nn.Module) -> Iterator[None]:
         raise
 
 
-def _fit_together(pair: Any, data: Any, settings: Settings) -> FitResult:
-    """`fit` in several processes; the weights and curves of the first are returned."""
-    folder = settings.run_dir
-    way_on = (
-        "With run_dir=... the last whole epoch would be kept."
-        if folder is None
-        else f"The last whole epoch is in {folder}: resume=True goes on from it."
-    )
-    arguments = {"pair": pair, "data": data, "settings": settings.for_processes()}
-    tensors, record = launch(
-        fit_share, arguments, settings.devices, settings.device, owner="fit", way_on=way_on
-    )
+def _what_is_kept(settings: Settings) -> str:
+    """What to do after one of several processes has died, in words."""
+    if settings.run_dir is None:
+        return "With run_dir=... the last whole epoch would be kept."
+    return f"The last whole epoch is in {settings.run_dir}: resume=True goes on from it."
+
+
+def _result_of_processes(
+    pair: Any, settings: Settings, tensors: dict[str, Tensor], record: dict[str, Any]
+) -> FitResult:
+    """The pair with the weights that several processes trained, and the curves."""
     pair.to(device=settings.device, dtype=as_dtype(settings.precision))
     pair.load_state_dict(tensors)
     result = FitResult(pair)
@@ -244,17 +248,17 @@ def _fit_together(pair: Any, data: Any, settings: Settings) -> FitResult:
 def fit_share(
     group: Group, device: torch.device, pair: Any, data: Any, settings: Settings
 ) -> Outcome:
-    """What one of several processes does: a fit whose gradients are shared."""
-    # Tensors that were sent are shared memory, and each process has weights of its own.
+    """The work of one of several processes: a fit whose gradients are averaged over all of them."""
+    # Tensors that were sent lie in shared memory, but each process needs weights of its own.
     result = fit(copy.deepcopy(pair), data, **{**vars(settings), "device": device})
     return dict(result.pair.state_dict()), progress_of(result)
 
 
 def wants_capture(compile: bool | str, module: nn.Module, feed: Feed, num_epochs: int) -> bool:
-    """Whether steps are captured: as asked, or where it is worth it.
+    """Whether steps are compiled: as the user says, or if it saves enough time.
 
-    By a rule and not by a clock, so that the same call computes the same numbers: a step saves a
-    millisecond of Python, and another for 50 million products of weights and data.
+    This is estimated and not timed, so that the same call computes the same numbers: a compiled step
+    saves one millisecond of Python, and another one per 50 million products of weights and data.
     """
     if compile != "auto":
         return bool(compile)
@@ -266,9 +270,9 @@ def wants_capture(compile: bool | str, module: nn.Module, feed: Feed, num_epochs
 
 
 def _outputs(feed: Feed, device: torch.device, pair: Any) -> Tensor:
-    """Numbers that two equal models have in common: what they make of two data, or draw.
+    """Numbers in which equal models agree: log-probabilities of two data, or two samples.
 
-    Where the data come in a stream, they are the model's parts in words.
+    For data in a stream, they are the bytes of a description of the model.
     """
     if isinstance(feed.training, Stream):
         return torch.frombuffer(bytearray(nn.Module.__repr__(pair).encode()), dtype=torch.uint8)

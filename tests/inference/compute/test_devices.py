@@ -185,7 +185,7 @@ def test_errors_come_as_they_are() -> None:
 def test_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="devices must be an int of at least 1, got 0"):
         pg.fit(vae(), structured(32), num_epochs=1, devices=0, **SETTINGS)
-    with pytest.raises(ValueError, match="several devices share data that are all there"):
+    with pytest.raises(ValueError, match="several devices cannot share an iterable of batches"):
         pg.fit(vae(), [structured(8)] * 2, num_epochs=1, devices=2, learning_rate=1e-2)
     with pytest.raises(TypeError, match="devices=2 sends objective to other processes"):
         pg.fit(vae(), structured(32), num_epochs=1, devices=2, **SETTINGS,

@@ -150,7 +150,7 @@ def test_torchrun_shares_the_work(tmp_path: Path) -> None:
         ("pg.fit(vae, structured(32), num_epochs=1, device='cpu', run_dir=sys.argv[0])",
          "Process 0 of 2 failed"),
         ("pg.fit(vae, [{'x': structured(32)}], num_epochs=1, device='cpu')",
-         "fit: 2 processes share data that are all there"),
+         "fit: 2 processes cannot share an iterable of batches"),
     ],
 )  # fmt: skip
 def test_what_fails_in_one_process_ends_all(tmp_path: Path, body: str, words: str) -> None:
