@@ -80,7 +80,6 @@ def test_parts_of_splits_have_stored_noise_of_their_own() -> None:
 class Denoising(pg.LatentVariableModel):
     """p(z) p(x | z) and q(z | x_in): what a denoising autoencoder needs of its data."""
 
-
     def __init__(self) -> None:
         super().__init__()
         x, z = pg.Normal(2, scale="shared"), pg.Normal(2)

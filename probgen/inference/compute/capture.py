@@ -2,7 +2,8 @@
 
 A graph is valid for one shape of batch. Whatever changes between steps must be an input tensor: a
 Python number becomes a constant of the graph. Therefore each graph is compared with the eager step,
-on the same noise, at its first uses and regularly later. If they disagree, the eager step is used.
+which runs without a graph, on the same noise, at its first uses and regularly later. If they disagree,
+the eager step is used.
 """
 
 from __future__ import annotations

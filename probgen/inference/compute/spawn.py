@@ -41,7 +41,7 @@ GUARD = 'put the call under `if __name__ == "__main__":`.'
 
 def launch(
     work: Work, arguments: Mapping[str, Any], devices: int, device: torch.device, *, owner: str,
-    way_on: str,
+    advice: str,
 ) -> Outcome:  # fmt: skip
     """Run `work` in one process per device, and return the result of the first process.
 
@@ -52,7 +52,7 @@ def launch(
         devices: number of processes.
         device: the type of device, such as `cuda`.
         owner: the function that messages name.
-        way_on: advice in the message if a process has died.
+        advice: what the user can do if a process has died; the end of the message.
 
     Raises:
         ImportError: lightning-fabric is not installed.
@@ -95,7 +95,7 @@ def launch(
             fabric.launch(job)
         except Exception as error:
             begun = (Path(folder) / _BEGUN).exists()
-            _explain(error, owner, way_on if begun else f"{_NOT_BEGUN} {GUARD}")
+            _explain(error, owner, advice if begun else f"{_NOT_BEGUN} {GUARD}")
         finally:
             job.end_processes()
         return read_tensors(Path(folder) / _STATE)

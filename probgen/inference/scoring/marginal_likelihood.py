@@ -179,7 +179,7 @@ def _estimate(
     if shared and devices > 1 and len(data) > 1:
         tensors, record = launch(
             estimate_share, arguments, min(devices, len(data)), device,
-            owner=OWNER, way_on="Nothing was kept; call again.",
+            owner=OWNER, advice="Nothing was kept; call again.",
         )  # fmt: skip
     elif shared and group is not None and len(data) >= group.size:
         tensors, record = group.from_first(estimate_share(group, device, **arguments))

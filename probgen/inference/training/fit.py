@@ -174,7 +174,7 @@ def fit(
         arguments = {"pair": pair, "data": data, "settings": settings.for_processes()}
         outcome = launch(
             fit_share, arguments, settings.devices, settings.device,
-            owner="fit", way_on=_what_is_kept(settings),
+            owner="fit", advice=_what_is_kept(settings),
         )  # fmt: skip
         return _result_of_processes(pair, settings, *outcome)
     if group is not None:

@@ -88,7 +88,7 @@ def test_two_processes_are_one_with_a_doubled_batch() -> None:
     arguments = {"pair": real, "data": x, "batch_size": 8, **settings}
     environment = dict(os.environ)
     tensors, records = launch(
-        fit_and_compare, arguments, 2, torch.device("cpu"), owner="test", way_on=""
+        fit_and_compare, arguments, 2, torch.device("cpu"), owner="test", advice=""
     )
     assert dict(os.environ) == environment and records.keys() == {"False", "True"}
     for compile, record in records.items():

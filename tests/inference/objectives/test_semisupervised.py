@@ -347,7 +347,9 @@ def fit_m2(data: Any, **settings: Any) -> Any:
 def test_data_without_what_it_takes() -> None:
     with pytest.raises(ValueError, match=r"the data have no y\. Give labels with a mask"):
         fit_m2(structured(20))
-    with pytest.raises(ValueError, match="labelled_batch=10 leaves no unlabelled data in a batch of 10"):
+    with pytest.raises(
+        ValueError, match="labelled_batch=10 leaves no unlabelled data in a batch of 10"
+    ):
         fit_m2(few_labels(50, 20), labelled_batch=10)
     with pytest.raises(
         ValueError, match="labelled_batch=8, but y is known for 7 data; use labelled_batch=7"

@@ -209,7 +209,7 @@ def test_two_processes_are_one_with_a_doubled_batch(tmp_path: Path) -> None:
                         **{**SETTINGS, "num_epochs": 3, "batch_size": 22})  # fmt: skip
         alone[name] = (same, result)
     arguments = {"pair": pair, "data": x, "settings": settings}
-    tensors, records = launch(both, arguments, 2, CPU, owner="test", way_on="")
+    tensors, records = launch(both, arguments, 2, CPU, owner="test", advice="")
     for name in ("players", "captured", "batch"):
         same, result = alone[name]
         assert records[name]["elbo"] == pytest.approx(result.elbo, rel=1e-8)
