@@ -228,6 +228,5 @@ def _library() -> torch.library.Library:
     return library
 
 
-_LIBRARY = (
-    globals().get("_LIBRARY") or _library()
-)  # only once, even if a notebook reloads this file
+# Only one library per process, even if a notebook reloads this file.
+_LIBRARY = globals().get("_LIBRARY") or _library()
