@@ -34,7 +34,7 @@ def runs_below(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def overview(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """One line about a run, without building its pair or loading tensors.
+    """An overview of one run, without building its pair or loading tensors.
 
     Raises:
         RunError: the run is damaged.
@@ -51,7 +51,7 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any]:
         try:
             check_progress(progress)
         except ValueError as error:
-            raise RunError(f"{file} is no file of a run: {error}") from error
+            raise RunError(f"{file} is not a file of a run: {error}") from error
     elbo, validation = progress["elbo"], progress.get("validation_elbo")
     return {
         "run": str(folder),
@@ -87,7 +87,7 @@ def _folders_with_configuration(folder: Path) -> Iterator[tuple[Path, OSError | 
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a configuration is that of a run and not that of another program."""
+    """Whether a configuration belongs to a run and not to another program."""
     if any(name.endswith(".safetensors") for name in os.listdir(folder)):
         return True
     return b'"run"' in read_file(folder / CONFIG, 2**23)

@@ -172,7 +172,7 @@ def _mean_in(trace: Any, pair: LatentVariableModel, name: str, owner: str) -> Te
     if site is None or site["type"] != "sample":
         raise ValueError(f"{owner}: {name!r} is no variable of {pair.name}.")
     if is_class(pair.variables.get(name)):
-        raise ValueError(f"{owner}: {name} is a class, which has no mean.")
+        raise ValueError(f"{owner}: {name} consists of classes, which have no mean.")
     return mean_of(site["fn"], name, owner, pair.variables.get(name))
 
 
