@@ -50,7 +50,7 @@ def _plain(value: Any) -> Any:
 
 def _version(requested: bool) -> None:
     if requested:
-        from probgen import __version__
+        from probgen.basics.version import __version__
 
         typer.echo(f"probgen {__version__}")
         raise typer.Exit
