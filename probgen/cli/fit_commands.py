@@ -102,6 +102,7 @@ def train(
         "variables": used_variables,
         "epochs": len(result.elbo),
         "stopped": result.stopped,
+        "quantity": result.quantity,
         "elbo": result.elbo[-1] if result.elbo else None,
         "validation_elbo": (
             result.validation_elbo[result.best_epoch - 1]

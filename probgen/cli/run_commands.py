@@ -187,16 +187,32 @@ def list_runs(folder: Path) -> Answer:
     runs = runs_below(folder)
     if not runs:
         return f"No runs below {folder}.", {"runs": []}
-    rows: list[Sequence[str]] = [("run", "model", "data", "epochs", "ELBO", "validation", "status")]
+    return "\n".join(_table(runs)), {"runs": runs}
+
+
+def _table(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """The lines of a table of runs.
+
+    The column of training values has the name of the quantity if all runs maximized the same one;
+    otherwise a further column names the quantity of each run.
+    """
+    quantities = {about["quantity"] for about in runs if about.get("epochs")}
+    mixed = len(quantities) > 1
+    (header,) = quantities if len(quantities) == 1 else ("value",)
+    rows = [["run", "model", "data", "epochs", _cell(header), "validation", "status"]]
     for about in runs:
         numbers = [about.get(key) for key in ("elbo", "validation_elbo")]
-        shown = ["-" if number is None else f"{number:.2f}" for number in numbers]
+        values = ["-" if number is None else f"{number:.2f}" for number in numbers]
         cells = (
             about["run"], about.get("model", "-"), about.get("data", "-"),
-            str(about.get("epochs", "-")), *shown, about["status"],
+            str(about.get("epochs", "-")), *values, about["status"],
         )  # fmt: skip
         rows.append([_cell(cell) for cell in cells])
-    return "\n".join(aligned(rows, left={0, 1, 2, 6})[0]), {"runs": runs}
+    if mixed:
+        names = [_cell(about["quantity"]) if about.get("epochs") else "-" for about in runs]
+        for row, name in zip(rows, ["quantity", *names], strict=True):
+            row.insert(4, name)
+    return aligned(rows, left={0, 1, 2, 4, 7} if mixed else {0, 1, 2, 6})[0]
 
 
 def _cell(text: str) -> str:

@@ -58,10 +58,26 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any]:
         "model": config["name"],
         "data": config["data"]["train"]["name"],
         "epochs": len(elbo),
+        "quantity": quantity_of(config, progress),
         "elbo": elbo[-1] if elbo else None,
         "validation_elbo": validation[progress.get("best_epoch", 0) - 1] if validation else None,
         "status": progress.get("stopped", "completed") if ended else "unfinished",
     }
+
+
+def quantity_of(config: Mapping[str, Any], progress: Mapping[str, Any]) -> str:
+    """The name of the value that a run maximized, such as `"ELBO"`.
+
+    Version 0.1.0 did not record it. Its objectives were ELBOs, `SemiSupervised` and functions.
+
+    Args:
+        config: the configuration of the run.
+        progress: its curves, as they are recorded with the weights.
+    """
+    if "quantity" in progress:
+        return str(progress["quantity"])
+    objective = str(config["settings"].get("objective", "elbo"))
+    return "ELBO" if objective in ("elbo", "analytic-kl") or "ELBO" in objective else "objective"
 
 
 def state_file(folder: Path) -> Path | None:

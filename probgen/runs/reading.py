@@ -12,7 +12,7 @@ from probgen.inference.training.descriptions import metrics_text
 from probgen.inference.training.recorder import CONFIG, METRICS, WEIGHTS, read_config
 from probgen.inference.training.results import FitResult, set_progress
 from probgen.pair import LatentVariableModel
-from probgen.runs.listing import state_file
+from probgen.runs.listing import quantity_of, state_file
 from probgen.runs.pairs import Code, built_pair, code_of, unbuilt_pair
 from probgen.runs.run import Run
 from probgen.storage.files import RunError, read_file, read_tensors
@@ -136,6 +136,7 @@ def _read(
         pair = unbuilt_pair(folder, config, best or latest, unbuilt)
     result = FitResult(pair)
     set_progress(result, record["progress"])
+    result.quantity = quantity_of(config, record["progress"])
     ended = file.name == WEIGHTS
     result.stopped = record["progress"]["stopped"] if ended else "interrupted"
     if not ended and not best:
