@@ -4,6 +4,8 @@ from typing import Any
 
 import lazy_loader
 
+from probgen.basics.version import __version__ as __version__
+
 # The names are listed in __init__.pyi; each is imported when it is first used, so that
 # `probgen --help` does not wait for PyTorch.
 _listed, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
@@ -17,6 +19,3 @@ def __getattr__(name: str) -> Any:
         if name in families.FAMILIES.attributes():
             return getattr(families, name)
     return _listed(name)
-
-
-__version__ = "0.1.0"

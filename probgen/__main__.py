@@ -1,4 +1,4 @@
-"""`python -m probgen` and the installed command: the command line, and Ctrl-C while it is imported."""
+"""`python -m probgen` and the installed command, which ends without a traceback on Ctrl-C."""
 
 import sys
 

@@ -20,26 +20,26 @@ class Conditional(nn.Module):
 
     A call with the parents by name returns a Pyro distribution over one event of the variable.
     Parents may carry any leading dims (particles, enumerated classes, data): they broadcast.
-    Without parents it is a prior: the family's standard member (N(0, I), equal probabilities),
-    or, with `learned=True`, one whose parameters are learned.
+    Without parents it is a prior: with the family's standard parameters (N(0, I), equal
+    probabilities), or, with `learned=True`, with learned ones.
 
     Args:
         variable: the variable and its family.
         parents: the variables it depends on, by name.
-        network: what maps parents to parameters. A module is called with one tensor per parent, in
+        network: maps parents to parameters. A module is called with one tensor per parent, in
             the order of `parents`, each of shape `(rows, *input_shape)` with a class one-hot, and
             returns anything that reshapes to `(rows, *variable.output_shape)`, or a tuple of
             tensors, one per output: logits for `Bernoulli` and `Categorical`; for `Normal` the
             mean and a raw scale of any sign, which `positive_scale` maps to the scale (0 to 1).
             A factory is called with the input shapes and the output shape (`pg.ConvDecoder` is
-            one, and so is `functools.partial(pg.ConvDecoder, channels=(8, 16))`). Without either:
-            an `MLP`.
+            one, and so is `functools.partial(pg.ConvDecoder, channels=(8, 16))`). By default an
+            `MLP`.
         hidden: widths of the MLP's hidden layers; `()` is a linear map.
         activation: class of the MLP's nonlinearity.
-        learned: for a prior: learn its parameters.
+        learned: whether the parameters of a prior are learned.
 
     Raises:
-        TypeError: variable, parent or network of the wrong kind.
+        TypeError: a variable, parent or network of the wrong type.
         ValueError: a network without parents, or `learned` with parents.
 
     Example:
@@ -107,7 +107,7 @@ class Conditional(nn.Module):
                 self.register_buffer("outputs", outputs, persistent=False)
         shared = variable.shared_shape
         self.raw_scale = None if shared is None else nn.Parameter(torch.zeros(shared))
-        # Follows the module's dtype and device, also where the module has no parameter.
+        # Has the module's dtype and device, even if the module has no parameter.
         self.register_buffer("anchor", torch.empty(0), persistent=False)
 
     def forward(self, *unnamed: Tensor, **parents: Tensor | None) -> TorchDistributionMixin:
@@ -156,31 +156,31 @@ class Conditional(nn.Module):
             outputs = cast(Tensor, self.network(*inputs))
         else:
             outputs = self._call_on_rows(inputs)
-        # With precision="bf16" matrix products have fewer bits; densities keep all of them.
+        # With precision="bf16" matrix products have lower precision, but densities do not.
         return outputs.to(dtype)
 
     def _call_on_rows(self, inputs: Sequence[Tensor]) -> Tensor:
-        """A user's module sees one batch dim, as ordinary PyTorch modules expect."""
+        """Call a user's module with one batch dim, as ordinary PyTorch modules expect."""
         rows, leading = as_rows(inputs, [p.input_shape for p in self.parents.values()])
         assert self.network is not None
         try:
             out = self.network(*rows)
         except (RuntimeError, TypeError) as error:
-            got = ", ".join(str(tuple(x.shape)) for x in rows)
+            input_shapes = ", ".join(str(tuple(x.shape)) for x in rows)
             raise ValueError(
                 f"Conditional of {self.variable!r}: its {type(self.network).__name__} failed on "
-                f"inputs of shape {got}, one for each of {_names(self.parents)}: {error}"
+                f"inputs of shape {input_shapes}, one for each of {_names(self.parents)}: {error}"
             ) from error
-        wanted = self.variable.output_shape
+        output_shape = self.variable.output_shape
         if isinstance(out, tuple):
-            out = torch.stack([part.reshape(len(rows[0]), *wanted[1:]) for part in out], 1)
-        if out[0].numel() != wanted.numel():
+            out = torch.stack([part.reshape(len(rows[0]), *output_shape[1:]) for part in out], 1)
+        if out[0].numel() != output_shape.numel():
             raise ValueError(
                 f"Conditional of {self.variable!r}: its {type(self.network).__name__} returned "
-                f"shape {tuple(out.shape[1:])} per datum, expected {wanted.numel()} numbers that "
-                f"reshape to {tuple(wanted)} (outputs, *event shape)."
+                f"shape {tuple(out.shape[1:])} per datum, expected {output_shape.numel()} numbers that "
+                f"reshape to {tuple(output_shape)} (outputs, *event shape)."
             )
-        return out.reshape(*leading, *wanted)
+        return out.reshape(*leading, *output_shape)
 
     def extra_repr(self) -> str:
         given = ", ".join(f"{name}={parent!r}" for name, parent in self.parents.items())

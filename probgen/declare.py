@@ -1,6 +1,6 @@
 """Declare a pair by its formula: writes the explicit pair as Python, compiles it and uses it.
 
-There is no second interpreter of formulas. What `pair.source` prints is what runs.
+The code that `pair.source` prints is the code that runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from probgen.pair_source import Declaration, write_source
 from probgen.variables import is_library_variable, plain_copy
 
 _classes: WeakValueDictionary[str, type[LatentVariableModel]] = WeakValueDictionary()
-"""The class of each source, as long as one of its pairs is there."""
+"""The class of each source, kept as long as one of its pairs exists."""
 
 
 def declare(
@@ -41,16 +41,16 @@ def declare(
     name: str | None = None,
     **variables: Any,
 ) -> LatentVariableModel:
-    r"""Write a pair from its factorization, as on a blackboard.
+    r"""Write a pair from its factorization, in mathematical notation.
 
     A factor $p(x \mid z)$ becomes a conditional distribution whose parameters an MLP of z returns; the
     joint density is the product of the factors.
 
     Args:
-        p: how data come about, `"p(y) p(z) p(x | y, z)"`. A variable that only stands on the
-            right of a bar is an input: it is always given and never scored.
-        q: how latents are inferred, `"q(y | x) q(z | x, y)"`. A discrete scalar without a guide
-            factor is summed out in the model.
+        p: the model, `"p(y) p(z) p(x | y, z)"`. A variable that appears only on the right of a
+            bar is an input: it is always given and has no log-probability.
+        q: the guide, by which latents are inferred, `"q(y | x) q(z | x, y)"`. A discrete scalar
+            without a guide factor is summed out in the model.
         hidden: widths of the hidden layers of every MLP; `()` is a linear map.
         activation: class of the MLPs' nonlinearity.
         local: allow a latent whose guide factor depends on no data, such as q(w): each datum then
@@ -84,7 +84,7 @@ def declare(
         torch.Size([5, 6])
     """
     p, q, hidden = _as_line(p), _as_line(q), as_widths(hidden)
-    as_activation(activation)  # raises where it is none
+    as_activation(activation)  # raises an error if it is none
     if not isinstance(local, bool):
         raise TypeError(
             f"declare: local must be True or False, got {local!r}. If a variable is meant, give it another "
@@ -132,13 +132,13 @@ def _as_line(formula: Any) -> Any:
 
 
 class DeclaredModel(LatentVariableModel):
-    """A pair written by `declare`; pickles and copies by rebuilding its class from its source."""
+    """A pair written by `declare`; pickled and copied by building its class again."""
 
     _source: str
 
     @property
     def source(self) -> str:
-        """The pair as Python: save it to a file to take over by hand."""
+        """The pair as Python: save it to a file to edit it by hand."""
         return self._source
 
     def _sites_without_factor(self, prefix: str) -> frozenset[str]:
@@ -184,7 +184,7 @@ def _compile(source: str) -> Any:
     exec(compile(source, filename, "exec"), namespace)
     written = next(value for value in namespace.values() if isinstance(value, type))
     new = type(written.__name__, (written, DeclaredModel), {"__module__": __name__})
-    # Another thread may have compiled the same source meanwhile; its class is then used.
+    # Another thread may have compiled the same source meanwhile; then its class is used.
     cls = _classes.setdefault(source, new)
     if cls is new:
         lines = source.splitlines(keepends=True)

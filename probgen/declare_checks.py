@@ -108,7 +108,7 @@ def check_conditionals(
     networks: Mapping[str, Any], p: Sequence[Factor], q: Sequence[Factor],
     variables: Mapping[str, Variable],
 ) -> dict[str, Any]:  # fmt: skip
-    """The networks and conditionals that replace MLPs, each of which belongs to a factor and fits it.
+    """The networks and conditionals that replace MLPs; each must belong to a factor and fit it.
 
     Raises:
         TypeError: a value that can be neither a network nor a conditional.

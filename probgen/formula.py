@@ -1,4 +1,4 @@
-"""The formula of a pair, as on a blackboard: text to factors, with errors that point."""
+"""The formula of a pair: text to factors, with errors that show the place of the mistake."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RESERVED = frozenset(
     {"self", "super", "fn", "data", "particles", "hidden", "activation", "named", "seed", "n"}
     | {"pyro", "torch", "probgen", "pg", "local", "name"}
 )
-"""Words that the generated source, its plates or the signatures use: no names for variables."""
+"""Words that the generated source or its signatures use, so that variables cannot have these names."""
 
 _TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z_0-9]*|\S)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*\Z")
@@ -19,7 +19,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*\Z")
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor `p(name | parents)`; the columns are where the names stand in the formula."""
+    """One factor `p(name | parents)`; the columns are the places of the names in the formula."""
 
     name: str
     parents: tuple[str, ...]
@@ -150,8 +150,8 @@ def sort(factors: Sequence[Factor], formula: str, letter: str) -> list[Factor]:
     ordered: list[Factor] = []
     own = {factor.name for factor in factors}
     while waiting:
-        done = {factor.name for factor in ordered}
-        ready = next((f for f in waiting if set(f.parents) & own <= done), None)
+        earlier = {factor.name for factor in ordered}
+        ready = next((f for f in waiting if set(f.parents) & own <= earlier), None)
         if ready is None:
             names = ", ".join(factor.name for factor in waiting)
             raise FormulaError(

@@ -50,18 +50,18 @@ class GenerativeModel(nn.Module):
             """Conditionals and parameters are attributes; torch's stub has a union for them."""
 
     def __new__(cls, *args: Any, **named: Any) -> Any:
-        """Note the arguments, from which a run directory builds the model again."""
+        """Keep the arguments, from which a run directory builds the model again."""
         model = super().__new__(cls)
         vars(model)["_arguments"] = (args, named)
         return model
 
     def model(self, *args: Any, **named: Any) -> Any:
-        """How data come about: samples every variable, those given with `obs=`."""
+        """The generative process: samples every variable; those given are passed as `obs=`."""
         raise TypeError(f"{self.name} must define model(self, ...).")
 
     @property
     def name(self) -> str:
-        """How messages call this model."""
+        """The name of this model in messages."""
         return type(self).__name__
 
     @property
@@ -81,7 +81,7 @@ class GenerativeModel(nn.Module):
 
     @property
     def variables(self) -> dict[str, Variable]:
-        """Every variable that a conditional of the model names."""
+        """Every variable of the conditionals, by name."""
         declared: dict[str, Variable] = {}
         for prefix in ("p", "q"):
             for name, factor in self.factors(prefix).items():
@@ -99,7 +99,7 @@ class GenerativeModel(nn.Module):
 
     @property
     def summed_names(self) -> list[str]:
-        """Discrete variables that are summed out exactly where they are missing; here none."""
+        """Discrete variables that are summed out exactly if they are missing; here none."""
         return []
 
     @property
@@ -111,7 +111,7 @@ class GenerativeModel(nn.Module):
         return {name: list(factor.parents) for name, factor in self.factors(prefix).items()}
 
     def batch_size(self, **named: Tensor | None) -> int:
-        """How many data the arguments hold: their first dim, or one where nothing is given.
+        """How many data the arguments hold: their first dim, or one if nothing is given.
 
         Raises:
             ValueError: the arguments differ in their first dim.
@@ -135,17 +135,17 @@ class GenerativeModel(nn.Module):
         Args:
             n: how many draws.
             seed: makes the draw repeatable; the global random state stays as it was.
-            **given: tensors `(batch, *event_shape)` to hold fixed, such as a class `y`. What is
-                given must not depend on what is drawn: that would be a posterior.
+            **given: tensors `(batch, *event_shape)` to condition on, such as a class `y`. A given
+                variable must not depend on one that is drawn: that would need the posterior.
 
         Returns:
             A tensor for each variable drawn: `(n, *event_shape)`, or `(n, batch, *event_shape)`
-            where something is given.
+            if something is given.
 
-        Raises:
+            Raises:
             ValueError: n below one, or a given variable depends on one that is drawn.
             TypeError: an unknown variable.
-            MemoryError: so many draws do not fit.
+            MemoryError: the draws do not fit into memory.
         """
         owner = f"{self.name}.sample"
         n = as_count(n, "n", owner)
@@ -206,7 +206,7 @@ class GenerativeModel(nn.Module):
     # ------------------------------------------------------------------ what print shows
 
     def factorization(self, prefix: str) -> str:
-        """The model (`"p"`) or the guide (`"q"`) as on a blackboard: `p(z) p(x | z)`."""
+        """The model (`"p"`) or the guide (`"q"`) as a formula: `p(z) p(x | z)`."""
         return product(prefix, {name: f.parents for name, f in self.factors(prefix).items()})
 
     def __repr__(self) -> str:
@@ -230,7 +230,7 @@ class GenerativeModel(nn.Module):
 
 
 def num_parameters(factor: Conditional | None) -> str:
-    """Number of learnable parameters, with thousands separators; a dash where there is no factor."""
+    """Number of learnable parameters, with thousands separators; a dash if there is no factor."""
     if factor is None:
         return "-"
     return f"{sum(math.prod(p.shape) for p in factor.parameters()):,}"

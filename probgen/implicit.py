@@ -17,8 +17,8 @@ class ImplicitModel(GenerativeModel):
     r"""A sampler without a density, $x = G(z)$ with $z \sim p(z)$.
 
     A subclass sets a prior `p_z = Conditional(z)` for each latent, and
-    `p_x = Conditional(PointMass(x), {"z": z}, network)` for what is generated; the network is G.
-    A parent that has no conditional, such as a class `y`, is an input and must always be given.
+    `p_x = Conditional(PointMass(x), {"z": z}, network)` for each generated variable; the network is
+    G. A parent that has no conditional, such as a class `y`, is an input and must always be given.
     There is no guide and no p(x): an implicit model has no ELBO, no score and no encoder. It is
     trained by comparing samples with data, as with the objective "adversarial".
 
@@ -47,19 +47,19 @@ class ImplicitModel(GenerativeModel):
 
     @property
     def generators(self) -> dict[str, Conditional]:
-        """The conditionals that generate data, by name, each after its parents."""
+        """The conditionals that generate data, by name, in an order in which parents come first."""
         remaining = {n: f for n, f in self.factors("p").items() if n not in self.latents}
-        known = {name for name in self.variables if name not in remaining}
+        available = {name for name in self.variables if name not in remaining}
         ordered: dict[str, Conditional] = {}
         while remaining:
-            ready = [n for n, f in remaining.items() if known.issuperset(f.parents)]
+            ready = [n for n, f in remaining.items() if available.issuperset(f.parents)]
             if not ready:
                 raise ValueError(
-                    f"{self.name}: {', '.join(remaining)} depend on each other in a circle; each "
+                    f"{self.name}: {', '.join(remaining)} depend on each other in a cycle; each "
                     "generated variable may depend on latents and on variables before it only."
                 )
             ordered |= {name: remaining.pop(name) for name in ready}
-            known.update(ready)
+            available.update(ready)
         return ordered
 
     @property
@@ -79,7 +79,7 @@ class ImplicitModel(GenerativeModel):
         return {name: prior().expand((n,)).sample() for name, prior in self.latents.items()}
 
     def generate(self, **parents: Tensor) -> dict[str, Tensor]:
-        """G(z): what is generated from given latents and inputs, with a gradient.
+        """G(z): the generated variables for given latents and inputs, with a gradient.
 
         Args:
             **parents: every latent and every input by name, `(..., *event_shape)`.
@@ -137,7 +137,7 @@ class ImplicitModel(GenerativeModel):
 
 
 def check_pair(model: Any, owner: str) -> None:
-    """Refuse what is not a pair of model and guide, in words that say what to do instead.
+    """Refuse what is not a pair of model and guide; the message says what to do instead.
 
     Args:
         model: what a user gave.

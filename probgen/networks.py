@@ -1,8 +1,8 @@
-"""Networks: what turns the parents of a variable into the parameters of its distribution.
+"""Networks, which map the parents of a variable to the parameters of its distribution.
 
 A network is built from the shapes of its inputs and of its output and called with one tensor per
-input. The three here act on the last dims, those of the shapes given; any leading dims
-(particles, enumerated classes, data) pass through and broadcast between the inputs.
+input. The three networks here act on the last dims, those of the shapes given; any leading dims
+(particles, enumerated classes, data) are kept and broadcast between the inputs.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class MLP(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """A convolutional network that maps images, and vectors beside them, to a vector.
+    """A convolutional network that maps images, and optionally vectors, to a vector.
 
     Each convolution halves height and width. A vector input becomes constant channels of the image,
     the usual way to condition a convolutional encoder on a class.
@@ -214,9 +214,9 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """A convolutional network that maps vectors to an image.
 
-    A linear layer makes the smallest map; each transposed convolution doubles height and width, and
-    the result is cropped to the size of the image. For an output of shape `(num_outputs, channels, H, W)` the outputs of
-    one channel lie together.
+    A linear layer computes the smallest map; each transposed convolution doubles height and width,
+    and the result is cropped to the size of the image. For an output of shape `(num_outputs,
+    channels, H, W)` the outputs of one channel are next to each other.
 
     Args:
         input_shapes: shapes of the inputs, any; they are flattened.

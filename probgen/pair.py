@@ -1,7 +1,7 @@
-"""The contract of a pair: `model()` says how data come about, `guide()` how latents are inferred.
+"""The contract of a pair: `model()` is the generative process, `guide()` infers the latents.
 
-Everything that trains, scores or samples takes any pair and asks nothing more of it than what
-`LatentVariableModel` states.
+Everything that trains, scores or samples takes any pair that keeps the contract stated in
+`LatentVariableModel`.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ class LatentVariableModel(GenerativeModel):
 
     - `model` and `guide` take each variable by its name: a tensor whose first dim is the batch,
       or `None`. A name given is observed, one left out is latent.
-    - Every `pyro.sample` stands inside the one `pyro.plate("data", n, dim=-1)`, and a site bears
-      its variable's name. `model` scores what is given with `obs=`; `guide` samples only what is
-      not given.
-    - Particles and enumerated classes arrive as extra dims on the left, through Pyro's handlers
-      and never through arguments; a `Conditional` broadcasts them.
-    - All learnable parameters are `nn.Parameter`s; nothing lives in Pyro's global store.
+    - Every `pyro.sample` is inside the one `pyro.plate("data", n, dim=-1)`, and a site has its
+      variable's name. `model` passes given variables as `obs=`; `guide` samples only variables
+      that are not given.
+    - Particles and enumerated classes are extra dims on the left, added by Pyro's handlers and
+      never by arguments; a `Conditional` broadcasts them.
+    - All learnable parameters are `nn.Parameter`s; nothing is kept in Pyro's global parameter
+      store.
     - By convention the conditionals are attributes `p_x`, `q_z`: the factorization, the parameter
       counts and the checks of the structure are read from them.
     - Every latent has one value per datum; latents with one value for all data do not exist yet. A
-      guide that sees no data which depend on its latent, such as q(w), usually means one of those,
-      so `fit` refuses it unless the class says `local = True`.
+      guide that sees no data which depend on its latent, such as q(w), is usually meant for one
+      of those, so `fit` refuses it unless the class has `local = True`.
 
     Attributes:
         local: whether latents without any data in their guide are intended: each datum has its
@@ -69,7 +70,7 @@ class LatentVariableModel(GenerativeModel):
     local: bool = False
 
     def guide(self, *args: Any, **named: Any) -> Any:
-        """How latents are inferred: samples every latent that is not given."""
+        """The inference of the latents: samples every latent that is not given."""
         raise TypeError(f"{self.name} must define guide(self, ...); see LatentVariableModel.")
 
     # ------------------------------------------------------------------ structure
@@ -82,10 +83,10 @@ class LatentVariableModel(GenerativeModel):
 
     @property
     def summed_names(self) -> list[str]:
-        """Scalar discrete variables that are summed out exactly where they are missing.
+        """Scalar discrete variables that are summed out exactly if they are missing.
 
-        Those with a guide factor; and those without that the model's other factors depend on and
-        the guide's do not.
+        These are the ones with a guide factor, and those without one on which other factors of the
+        model depend but no factor of the guide.
         """
         guided = {*self.factors("q"), *self._sites_without_factor("q")}
         scored = [*self.factors("p"), *self._sites_without_factor("p")]
@@ -107,7 +108,7 @@ class LatentVariableModel(GenerativeModel):
         """Latents whose guide sees no data that depend on them: one guide for all data, as in q(w).
 
         They are read from the conditionals `p_x`, `q_z`; what a guide computes without a
-        conditional is not known here.
+        conditional is not taken into account.
 
         Args:
             given: names of variables that are data, though the guide could infer them.
@@ -118,8 +119,8 @@ class LatentVariableModel(GenerativeModel):
     def _sites_without_factor(self, prefix: str) -> frozenset[str]:
         """Variables that the model or the guide samples without a conditional `p_x` or `q_x`.
 
-        A transition may have another name, or no parameters. To find out, the pair is run once on
-        one datum of zeros, and the result is kept.
+        A transition may have another name, or no parameters. To find such variables, the pair is
+        run once on one datum of zeros, and the result is kept.
         """
         factors, variables = self.factors(prefix), self.variables
         names = [name for name in variables if name not in factors]
@@ -128,7 +129,7 @@ class LatentVariableModel(GenerativeModel):
         if key not in cache:
             cache[key] = (
                 frozenset()
-            )  # in case model or guide ask for the structure of their own pair
+            )  # in case the model or guide asks for the structure of its own pair
             like = next(self.parameters(), torch.empty(0))
             zeros = {n: _zeros(variable, like) for n, variable in variables.items()}
             with fixed_seed(0, like.device), evaluation(self):
@@ -156,7 +157,7 @@ class LatentVariableModel(GenerativeModel):
         return list(rows)
 
     def _where_missing(self, name: str) -> str:
-        """What becomes of a variable in data that do not have it."""
+        """What is done with a variable that the data do not have."""
         variable = self.variables[name]
         if name in self.input_names:
             return "must be given: an input, never scored"
@@ -189,7 +190,7 @@ def is_summable(variable: Variable) -> bool:
     """Whether a missing value of this variable is summed out: scalar, with finite support."""
     if variable.event_shape:
         return False
-    # On the CPU whatever the default device: values are needed, and the cache serves all devices.
+    # On the CPU, whatever the default device is: values are needed, and the cache is for all devices.
     with torch.device("cpu"):
         base = variable.parametrized(torch.zeros(variable.output_shape))
     return bool(base.has_enumerate_support)

@@ -1,7 +1,7 @@
 """The Python source of a declared pair, from its factors and variables.
 
-Nothing of the user's gets into the source as text: what has no plain form is an argument of the
-generated class.
+No text that the user gave becomes part of the source: what cannot be written as the library's own
+code is an argument of the generated class.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from probgen.formula import Factor, product
 from probgen.variables import Variable, is_library_variable
 
 DEFAULT_NAME = "DeclaredPair"
-"""The name of a declared pair whose user gave none."""
+"""The name of a declared pair if the user gave none."""
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """What `declare` was given, after its checks.
+    """The arguments of `declare`, after they were checked.
 
     Attributes:
         p: factors of the model, each after its parents.
@@ -31,7 +31,7 @@ class Declaration:
         activation: class of the MLPs' nonlinearity.
         variables: by name.
         given: the user's own networks and whole conditionals, by attribute such as `p_x`.
-        local: latents that no data inform are meant.
+        local: latents that no data inform are intended.
         class_name: of the generated class.
     """
 
@@ -52,7 +52,7 @@ class Declaration:
 
     @property
     def uses_mlp(self) -> bool:
-        """Whether some factor has parents and no network of the user's own."""
+        """Whether some factor has parents and no network that the user gave."""
         return any(factor.parents and name not in self.given for name, factor in self.factors())
 
     @property
@@ -100,7 +100,7 @@ def _local_attribute(declaration: Declaration) -> list[str]:
 
 
 def _constructor_arguments(declaration: Declaration) -> list[str]:
-    """What has no plain form: variables and networks of the user's own, an unknown activation."""
+    """What the source cannot contain: variables and networks of the user, an unknown activation."""
     arguments = [n for n, v in declaration.variables.items() if not is_library_variable(v)]
     arguments += [
         attribute for attribute, _ in declaration.factors() if attribute in declaration.given
@@ -108,9 +108,9 @@ def _constructor_arguments(declaration: Declaration) -> list[str]:
     if not declaration.uses_mlp:
         return arguments
     hidden = f"hidden={declaration.hidden!r}"
-    known = [name for name, value in vars(nn).items() if value is declaration.activation]
-    if known:
-        return [*arguments, hidden, f"activation=torch.nn.{known[0]}"]
+    names_in_torch = [name for name, value in vars(nn).items() if value is declaration.activation]
+    if names_in_torch:
+        return [*arguments, hidden, f"activation=torch.nn.{names_in_torch[0]}"]
     return [*arguments, "activation", hidden]
 
 
@@ -124,7 +124,7 @@ def _constructor_body(declaration: Declaration) -> list[str]:
 
 
 def _conditional(attribute: str, factor: Factor, given: Any) -> list[str]:
-    """The lines that make the conditional of a factor, with the user's own network if there is one."""
+    """The lines that make the conditional of a factor, with the user's network if one was given."""
     if isinstance(given, Conditional):
         return [f"self.{attribute} = {attribute}"]
     in_guide = attribute.startswith("q_")

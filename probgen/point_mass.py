@@ -16,7 +16,7 @@ from probgen.variables import Categorical, Normal, Variable
 class PointMass(Variable):
     r"""A variable that takes one value given its parents, with probability one.
 
-    The value is the mean of the family that it is made of: $f(a)$ for `Normal`, with $f$ the
+    The value is the mean of the family of `variable`: $f(a)$ for `Normal`, with $f$ the
     network, and $\sigma(f(a))$ for `Bernoulli`, which lies between 0 and 1. As the variable of a
     guide's conditional it gives a deterministic encoder, $z = f(x)$; as that of an
     `ImplicitModel` a generator, $x = G(z)$.
@@ -25,7 +25,7 @@ class PointMass(Variable):
     weights. It can be encoded, reconstructed and trained with `objective="reconstruction"`.
 
     Args:
-        variable: what says the shape and the range of the values.
+        variable: determines the shape and the range of the values.
 
     Raises:
         TypeError: the argument is not a variable, or has classes, which have no mean.
@@ -45,7 +45,7 @@ class PointMass(Variable):
                 f"pg.Bernoulli(784), got {variable!r}."
             )
         super().__init__(tuple(variable.event_shape))
-        # A scale plays no part in the mean, so the network does not return one.
+        # The mean does not depend on a scale, so the network does not return one.
         self.variable = (
             Normal(tuple(variable.event_shape), 1.0) if isinstance(variable, Normal) else variable
         )

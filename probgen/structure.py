@@ -29,10 +29,10 @@ def ancestors(graph: Graph, name: str) -> set[str]:
 def uninformed(
     p: Graph, q: Graph, given: Iterable[str] = (), unknown: Iterable[str] = ()
 ) -> list[str]:
-    """Latents whose guide sees no data that say more about them than their prior does.
+    """Latents whose guide sees no data with information about them beyond their prior.
 
     Data inform a latent if they depend on it or on one of its ancestors. The ancestors themselves,
-    such as a class or an input, do not: p(u | g) takes them into account already. So a guide q(w) is
+    such as a class or an input, do not: p(u | g) depends on them already. So a guide q(w) is
     one distribution for all data, and q(u | g) one for all data of a class. An auxiliary latent, on
     which nothing depends, is informed by whatever its guide sees. A variable that the model does not
     mention, such as a corrupted copy of the data, counts as data that inform a latent.
@@ -42,7 +42,7 @@ def uninformed(
         q: the guide.
         given: variables with a guide factor that are given as data.
         unknown: variables that the pair samples although `p` or `q` has no factor for them. Latents
-            that may be informed through them are not named.
+            that may be informed through them are not returned.
     """
     missing, unknown = q.keys() - set(given), set(unknown)
     mentioned = set(p).union(*p.values(), q)
@@ -70,7 +70,7 @@ def sample_sites(trace: Any) -> dict[str, Any]:
 
 
 def sites_of(function: Callable[..., Any], given: Mapping[str, Tensor]) -> set[str]:
-    """The sites that a model or a guide samples on these values, until it fails, if it does.
+    """The sites that a model or a guide samples for these values; if it fails, those until then.
 
     Args:
         function: `pair.model` or `pair.guide`.

@@ -1,4 +1,4 @@
-"""Variables: the families of the library and of the user, and variables as text."""
+"""The families of the library and of the user, and variables written as text."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ Family = TypeVar("Family", bound=type[Variable])
 
 
 def register_family(family: Family) -> Family:
-    """Make a family of your own known by name, for this process; also as a decorator.
+    """Register a family of your own by name, for this process; can be used as a decorator.
 
     Its variables can then be written as text, so that `probgen train --var x=laplace:8` and run
-    directories know them. A process that loads such a run must register the family first: nothing
-    is imported by a name that a folder holds.
+    directories know them. A process that loads such a run must register the family first: no code
+    is imported because a folder names it.
 
     Args:
-        family: a subclass of `pg.Variable`. Its name is the class's in lower case, or what the
-            class says by `registered_name = "..."`.
+        family: a subclass of `pg.Variable`. Its name is that of the class in lower case, or
+            its `registered_name = "..."`.
 
     Returns:
         The class, unchanged.
@@ -81,7 +81,7 @@ def variable_text(variable: Variable) -> str | None:
     """A variable as text: `normal:8`, `normal:1x28x28:shared`, `categorical:10`.
 
     Returns:
-        The text, or `None` where its family is not known by a name.
+        The text, or `None` if its family is not registered.
     """
     name = FAMILIES.name_of(type(variable))
     return None if name is None else ":".join([name, *variable.text_parts()])
@@ -92,8 +92,8 @@ def read_variable(text: str, values: Tensor | None = None) -> Variable:
 
     Args:
         text: `normal:8`, `normal:1x28x28:shared`, `normal:8:0.1`, `bernoulli:784`,
-            `bernoulli:scalar`, `categorical:10`, `poisson:20`. With data at hand the shape, or the
-            number of classes, may be left out or empty: `normal`, `normal::shared`.
+            `bernoulli:scalar`, `categorical:10`, `poisson:20`. If values are given, the shape
+            or number of classes may be left out or empty: `normal`, `normal::shared`.
         values: data of the variable, `(data, *event_shape)`.
 
     Raises:
@@ -121,7 +121,7 @@ def read_variable(text: str, values: Tensor | None = None) -> Variable:
 
 
 def family_for(values: Tensor) -> type[Variable]:
-    """The family for data of which the user names none: of all, the one that fits them best.
+    """The family for data if the user names none: of all families, the one that fits best.
 
     Args:
         values: shape `(data, *event_shape)`.
@@ -143,6 +143,6 @@ def is_library_variable(variable: object) -> bool:
 
 
 def plain_copy(variable: Variable) -> Variable:
-    """A variable of the library made anew, without what was set on it since."""
-    # The method of the class: one that was set on the variable could return anything.
+    """A new variable of the library with the same arguments, without attributes set later."""
+    # The method of the class, since one that was set on the variable could return anything.
     return type(variable)(**type(variable).arguments(variable))

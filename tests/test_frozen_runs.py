@@ -189,3 +189,11 @@ def test_the_last_stage_of_a_classifier_is_trained_again_alike(tmp_path: Path) -
     shutil.rmtree(folder / "m2")
     made, _ = classifier(folder)
     close(made.curves_["m2"], EXPECTED["runs"]["classifier"]["curves"]["m2"])
+
+
+def test_what_a_run_maximized_is_named_though_it_was_not_recorded() -> None:
+    shown = command("list", str(FROZEN), "--json")
+    quantities = {Path(run["run"]).name: run["quantity"] for run in json.loads(shown)["runs"]}
+    assert quantities["declared"] == quantities["csv"] == "ELBO"
+    assert quantities["interrupted_labels"] == quantities["m2"] == "objective"
+    assert pg.load_run(FROZEN / "classifier" / "m2").result.quantity == "objective"

@@ -228,7 +228,7 @@ def test_equal_is_not_the_same(kind: type[Regression]) -> None:
 def test_a_site_outside_the_plate_is_not_told_to_move_inside() -> None:
     pair = Regression()
     pair.outside = True
-    with pytest.raises(ValueError, match="w stands outside") as error:
+    with pytest.raises(ValueError, match="w is outside") as error:
         pg.fit(pair, rows(), num_epochs=1, **QUIET)
     text = str(error.value)
     assert (

@@ -1,4 +1,4 @@
-"""Seeds and counts that users give, checked."""
+"""Check seeds and counts that users give."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def as_seed(seed: Any, owner: str) -> int:
-    """A seed as an int that leaves room for one a pass.
+    """A seed as an int, small enough that a seed of each pass can be derived from it.
 
     Raises:
         TypeError: not an integer.
-        ValueError: negative, or from 2**40.
+        ValueError: negative, or 2**40 or more.
     """
     try:
         value = operator.index(seed)
@@ -23,7 +23,7 @@ def as_seed(seed: Any, owner: str) -> int:
 
 
 def as_count(value: Any, name: str, owner: str, least: int = 1, most: int | None = None) -> int:
-    """A count as an int; NumPy's integers count.
+    """A count as an int; integers of NumPy are accepted.
 
     Raises:
         ValueError: not an integer, below `least`, or above `most`.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Launch:
-    """What a launcher says of this process.
+    """What a launcher states about this process.
 
     Attributes:
         name: the launcher.
@@ -29,7 +29,7 @@ class Launch:
 
 
 def launched(environment: Mapping[str, str] | None = None) -> Launch | None:
-    """What a launcher says of this process; `None` where it started one process only, or none did.
+    """What a launcher states about this process; `None` without a launcher, or with one process.
 
     torchrun sets RANK and WORLD_SIZE, srun SLURM_PROCID and SLURM_STEP_NUM_TASKS. A batch script of Slurm
     that does not call srun is one process, whatever number of tasks it asked for.
@@ -54,6 +54,6 @@ def launched(environment: Mapping[str, str] | None = None) -> Launch | None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and prints: the only one, or that of rank 0."""
+    """Whether this process is the one that writes and prints: the only process, or the one of rank 0."""
     here = launched()
     return here is None or here.rank == 0

@@ -1,20 +1,21 @@
-"""One public call at a time: what it switches belongs to the whole process.
+"""One public call at a time, since what a call changes belongs to the whole process.
 
 Pyro's handlers and validation, the random generators of torch, NumPy and `random`, and the train and
-eval modes of a pair are not a thread's own. So every public function that runs a pair, draws or switches
-one of these holds the one lock of the process while it runs, and calls from several threads give what
-they would give one after the other, to the bit. Threads do not make probgen faster; processes do.
+eval modes of a pair are shared by all threads. So every public function that runs a pair, draws random
+numbers or changes one of these holds the one lock of the process while it runs. Calls from several threads
+give the same results, to the bit, as calls one after the other. Threads do not make probgen faster;
+processes do.
 
-A function of the user's (a callback, an iterable of batches) runs with the lock lent: where it waits
-for another thread, calls of that thread go through, as if it had made them itself. A forked process
-begins with the lock free and Pyro as it was outside (threads of torch's own do not survive a fork: call
-`torch.set_num_threads(1)` there first, as torch's DataLoader does).
+While a function of the user (a callback, an iterable of batches) runs, the lock is lent: if the function
+waits for another thread, that thread's calls may run, as if the function had made them itself. A forked
+process begins with the lock free and with Pyro's state from outside all calls (torch's threads do not
+survive a fork: call `torch.set_num_threads(1)` there first, as torch's DataLoader does).
 
-Turns nest, so two calls cannot wait for each other more than once: callbacks of two fits that meet at a
+Turns are nested, so two calls cannot wait for each other more than once: callbacks of two fits that meet at a
 barrier after every epoch would wait for ever. Run such fits in processes.
 
-Out of reach: threads of the user's own that use Pyro, seed or draw from the global generators
-(`torch.manual_seed`, `torch.randn`) while another one is in a call of probgen. They need generators of
+The lock does not protect threads of the user that use Pyro, or seed or draw from the global generators
+(`torch.manual_seed`, `torch.randn`), while another thread is in a call of probgen. They need generators of
 their own, or `with probgen.basics.locking.LOCK:`.
 """
 
@@ -32,17 +33,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 POLL = 0.02
-"""Seconds between looks at whether the thread that holds the lock waits for another."""
+"""Seconds between checks whether the thread that holds the lock waits for another one."""
 
 WAITING = ("threading", "queue", "concurrent", "multiprocessing", "selectors", "asyncio")
-"""Packages in which a thread that stays where it is waits for another one."""
+"""A thread that stays at one instruction in these packages waits for another thread."""
 
 LOOKS, MORE_LOOKS = 3, 50
-"""So many looks find a thread at the same instruction until it counts as waiting: there, and elsewhere."""
+"""A thread counts as waiting if this many checks find it at the same instruction: in the packages above,
+and in all others."""
 
 
 class _Turn:
-    """A thread's hold of the lock."""
+    """The time in which one thread holds the lock."""
 
     __slots__ = ("depth", "lent", "thread")
 
@@ -51,10 +53,10 @@ class _Turn:
 
 
 class CallLock:
-    """A re-entrant lock that a thread lends while it waits, within `lent`, for another one.
+    """A re-entrant lock. Within `lent`, a thread that waits for another one lends it the lock.
 
-    Turns are nested as calls are: a thread goes on when those that it lent to have ended, so that
-    whatever they switched is put back in the reverse order.
+    Turns are nested as calls are: a thread continues when the turns that it lent the lock to have ended,
+    so that what they changed is restored in the reverse order.
     """
 
     def __init__(self) -> None:
@@ -73,12 +75,12 @@ class CallLock:
 
     @property
     def held(self) -> bool:
-        """Whether this thread holds it and has not lent it."""
+        """Whether this thread holds the lock and has not lent it."""
         turn = self._turns[-1:]
         return bool(turn) and turn[0].thread == threading.get_ident() and not turn[0].lent
 
     def acquire(self) -> tuple[_Turn, int]:
-        """Wait for a turn; it, and how deep in it this thread was before."""
+        """Wait for a turn; return it, and how many nested calls it had before this one."""
         if self.held:
             top = self._turns[-1]
             top.depth += 1
@@ -89,13 +91,13 @@ class CallLock:
                 while turns and turns[-1].thread != turn.thread and not watch.waits(turns[-1]):
                     self._changed.wait(POLL)
                 turns.append(turn)
-        except BaseException:  # Ctrl-C, also just after the turn had come
+        except BaseException:  # Ctrl-C, even just after the turn began
             self.release(turn, 0)
             raise
         return turn, 0
 
     def release(self, turn: _Turn, depth: int) -> None:
-        """Go back to a depth of a turn; at 0 it ends, with all that an interrupt left above it."""
+        """Return to a depth of a turn; at 0 it ends, with the turns above it that an interrupt left."""
         if depth > 0:
             turn.depth = depth
             return
@@ -106,7 +108,7 @@ class CallLock:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Around a function of the user's, which may wait for a thread that calls probgen."""
+        """Surround a function of the user, which may wait for a thread that calls probgen."""
         if not self.held:
             yield
             return
@@ -118,7 +120,7 @@ class CallLock:
             self._take_back(turn)
 
     def _take_back(self, turn: _Turn) -> None:
-        """Wait until those that it was lent to have ended; Ctrl-C has to wait too."""
+        """Wait until the turns that the lock was lent to have ended; Ctrl-C takes effect after that."""
         interrupt = None
         with self._changed:
             while turn in self._turns and self._turns[-1] is not turn:
@@ -134,7 +136,7 @@ class CallLock:
             raise interrupt
 
     def in_child(self, put_back: Callable[[], object]) -> None:
-        """Call it in a process that was forked while another thread was in a call."""
+        """Register a function to call in processes that are forked while another thread is in a call."""
         self._in_child.append(put_back)
 
     def _forked(self) -> None:
@@ -147,7 +149,7 @@ class CallLock:
 
 
 class _Watch:
-    """Whether a thread that has lent the lock waits, by several looks at where it is."""
+    """Finds out whether a thread that has lent the lock waits, by repeated checks of its instruction."""
 
     def __init__(self) -> None:
         self._where: object = None
@@ -170,7 +172,7 @@ LOCK = CallLock()
 
 
 def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
-    """A public function that holds the lock while it runs."""
+    """Decorate a public function, which then holds the lock while it runs."""
 
     @functools.wraps(function)
     def call(*args: P.args, **named: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""Running out of memory, said in one way."""
+"""One error message for running out of memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _OUT_OF_MEMORY = (
     "not enough memory",
     "Storage size calculation overflowed",
 )
-"""How torch says it where it has no exception of its own."""
+"""Texts of those errors of torch that have no exception class of their own."""
 
 
 @contextmanager
 def enough_memory(owner: str, settings: str) -> Iterator[None]:
-    """Running out of memory says which settings lower the need.
+    """Replace errors of running out of memory by one that names the settings to lower.
 
     Raises:
         MemoryError: in place of torch's own errors.

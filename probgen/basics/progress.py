@@ -1,4 +1,4 @@
-"""Progress of anything that takes more than a few seconds: a bar, or lines where there is no terminal."""
+"""Progress of anything that takes more than a few seconds: a bar, or lines if there is no terminal."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LINE_EVERY = 10.0
-"""Seconds between lines where a bar cannot be drawn."""
+"""Seconds between lines if a bar cannot be drawn."""
 
 
 class Progress:
     """A bar on a terminal or in a notebook; elsewhere a line on stderr every ten seconds.
 
     Args:
-        title: what is going on.
+        title: what is being done.
         total: how many steps there are.
-        show: draw at all.
-        console: where, in place of stderr.
+        show: whether to show anything.
+        console: where to draw, instead of stderr.
     """
 
     def __init__(
         self, title: str, total: int, show: bool = True, console: Console | None = None
     ) -> None:
-        # Names of models may come from anybody's files.
+        # Names of models may come from files of unknown origin.
         self.title, self.total = printable(title, lines=False), total
         self.show = show and is_first()
         self._console = console
@@ -59,7 +59,7 @@ class Progress:
         return self
 
     def update(self, done: int, text: str = "") -> None:
-        """Show that so many steps are done."""
+        """Show how many steps are done."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, text=text)
         elif self.show:
@@ -81,4 +81,4 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
         elif 0 < self._shown < self._line[0]:
-            self._print()  # no run that showed lines ends without its last
+            self._print()  # if lines were shown, the last one is shown too

@@ -1,4 +1,4 @@
-"""Random states: seeds that hold inside a context, and states that are put back.
+"""Random states: seeds that hold inside a context, and states that are restored.
 
 The generators belong to the process, so each context holds its lock (`probgen.basics.locking`) while
 it is open.
@@ -19,10 +19,10 @@ from probgen.basics.locking import LOCK
 
 @contextmanager
 def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Run under a seed of its own; the random states are put back afterwards.
+    """Use a seed inside the context; the random states are restored afterwards.
 
     Only the CPU's generator and that of the device are touched: `torch.manual_seed` would reseed
-    every GPU, also those whose state nobody puts back.
+    every GPU, whose states are not restored here.
     """
     on_gpu = device.type == "cuda"
     with LOCK, torch.random.fork_rng(devices=[device] if on_gpu else []):
@@ -34,7 +34,7 @@ def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def shift_seed(by: int, device: torch.device) -> None:
-    """Other noise, within `fixed_seed`, for each of several processes; 0 changes nothing."""
+    """Within `fixed_seed`: give each of several processes different noise; 0 changes nothing."""
     if by:
         seed = (torch.default_generator.initial_seed() + by * 2**42) % 2**63
         torch.default_generator.manual_seed(seed)
@@ -45,7 +45,7 @@ def shift_seed(by: int, device: torch.device) -> None:
 
 @contextmanager
 def fixed_seeds_of_python(seed: int) -> Iterator[None]:
-    """Likewise for the generators of `random` and of NumPy, which a user's loader may draw from."""
+    """Use a seed for the generators of `random` and NumPy, from which a user's loader may draw."""
     with LOCK:
         before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002
         random.seed(seed)
@@ -58,13 +58,13 @@ def fixed_seeds_of_python(seed: int) -> Iterator[None]:
 
 
 def random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """The random states of the CPU and, where the device is one, of the GPU."""
+    """The random states of the CPU and, if the device is a GPU, of that GPU."""
     on_gpu = device.type == "cuda"
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_gpu else None
 
 
 def set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
-    """Put back what `random_state` returned."""
+    """Restore what `random_state` returned."""
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)

@@ -1,7 +1,7 @@
 """Things of one kind by name: one file each in a package, or registered by a user.
 
 Names and one-line descriptions are read from the files' syntax, so that `probgen --help` imports no
-model and no PyTorch. A file is imported when its thing is asked for.
+model and no PyTorch. A file is imported when its thing is first used.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class _Entry:
 
 
 class Registry:
-    """Things of one kind by name, found in the files of a package or registered by a user.
+    """Things of one kind by name, matching in the files of a package or registered by a user.
 
-    A file of the package is one thing where it defines what is looked for, at its top level: a
+    A file of the package is one thing if it defines one of these at its top level: a
     constant, or, with `bases`, a public class that derives from one of them. The thing's name is
-    the file's with `-` for `_`, or what the class says by `registered_name = "..."`. Files that
-    define neither, such as a base class or helpers, are no things.
+    the file's with `-` for `_`, or the class's `registered_name = "..."`. Files that define
+    neither, such as a base class or helpers, are ignored.
 
     Args:
         kind: what the things are called in messages, such as `"data source"`.
         package: the package with one file for each thing, such as `"probgen.data.sources"`.
         attribute: the constant that a file defines; by default `kind` in capitals, `DATA_SOURCE`.
-        bases: names of base classes. Where they are given, each file's thing is its first public
+        bases: names of base classes. If they are given, each file's thing is its first public
             class that derives from one of them, directly or through other files of the package.
 
     Example:
@@ -77,10 +77,10 @@ class Registry:
         return name in self._registered or name in self._library()
 
     def get(self, name: str) -> Any:
-        """The thing of a name; imports the one file that defines it.
+        """Return the thing with a name; imports only the file that defines it.
 
         Raises:
-            ValueError: there is no such name; the message lists those that there are.
+            ValueError: there is no such name; the message lists the known names.
         """
         if name in self._registered:
             return self._registered[name]
@@ -94,7 +94,7 @@ class Registry:
         return getattr(importlib.import_module(entry.module), entry.attribute)
 
     def help(self, name: str) -> str:
-        """One line that describes a thing: the first of its file's docstring, or of its own.
+        """One line that describes a thing: the first line of its file's docstring, or of its own.
 
         Raises:
             ValueError: there is no such name.
@@ -105,15 +105,14 @@ class Registry:
         return _first_line(getattr(self.get(name), "__doc__", None))
 
     def register(self, name: str, thing: Any) -> None:
-        """Add a thing of the user's own, for this process.
+        """Add a thing that the user defined, for this process.
 
-        A class or function that is defined anew, as by a notebook cell that runs again, replaces
+        A class or function that is defined again, as by a notebook cell that is run twice, replaces
         the one of the same module and name.
 
         Raises:
             TypeError: the name is not text.
-            ValueError: the name is not letters, digits, `-`, `+` and `_` with a letter first, or is
-                there already.
+            ValueError: the name is not letters, digits, `-`, `+` and `_` with a letter first, or is taken already.
         """
         if not isinstance(name, str):
             raise TypeError(f"The name of a {self.kind} must be text, got {name!r}.")
@@ -148,7 +147,7 @@ class Registry:
         return None
 
     def attributes(self) -> dict[str, str]:
-        """The name of each thing of the library by what its file calls it: `{"VAE": "vae"}`."""
+        """The name of each thing of the library by its name in Python: `{"VAE": "vae"}`."""
         return {entry.attribute: name for name, entry in self._library().items()}
 
     def _library(self) -> dict[str, _Entry]:
@@ -162,10 +161,10 @@ class Registry:
         for stem, tree in trees.items():
             name, attribute = stem.replace("_", "-"), self._attribute
             if self._bases:
-                found = [c for c in _classes(tree) if c.name in derived and c.name[0] != "_"]
-                if not found:
+                matching = [c for c in _classes(tree) if c.name in derived and c.name[0] != "_"]
+                if not matching:
                     continue
-                name, attribute = _stated_name(found[0]) or name, found[0].name
+                name, attribute = _stated_name(matching[0]) or name, matching[0].name
             elif attribute not in _assigned(tree):
                 continue
             line = _first_line(ast.get_docstring(tree))

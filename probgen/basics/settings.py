@@ -1,6 +1,6 @@
-"""Settings of the process that a context changes and puts back: validation, modes, environment.
+"""Settings of the process that a context changes and restores: validation, modes, environment.
 
-What they switch is the process's, so each holds its lock (`probgen.basics.locking`) while it is open.
+They change the whole process, so each context holds its lock (`probgen.basics.locking`) while it is open.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BEFORE: list[dict[str, Any]] = []
 
 @contextmanager
 def quiet_pyro() -> Iterator[None]:
-    """Switch Pyro's and torch's validation off, and back to what it was, also after an exception."""
+    """Switch validation off in Pyro and torch, and restore it afterwards, also after an exception."""
     with LOCK:
         _BEFORE.append({name: pyro.settings.get(name) for name in _QUIET})
         try:
@@ -40,8 +40,8 @@ def quiet_pyro() -> Iterator[None]:
             _BEFORE.pop()
 
 
-def _as_outside() -> None:
-    """In a forked process: Pyro as it was before the call that another thread was in."""
+def _restore_in_child() -> None:
+    """In a forked process: restore Pyro's state from before the call that another thread was in."""
     if _BEFORE:
         pyro.settings.set(**_BEFORE[0])
     _BEFORE.clear()
@@ -49,7 +49,7 @@ def _as_outside() -> None:
     runtime._DIM_ALLOCATOR._stack.clear()
 
 
-LOCK.in_child(_as_outside)
+LOCK.in_child(_restore_in_child)
 
 
 _CAPTURING = ContextVar("capturing", default=False)
@@ -72,7 +72,7 @@ def is_capturing() -> bool:
 
 @contextmanager
 def kept_modes(module: nn.Module) -> Iterator[None]:
-    """Put every submodule's train or eval mode back afterwards."""
+    """Restore every submodule's train or eval mode afterwards."""
     with LOCK:
         modes = [(part, part.training) for part in module.modules()]
         try:
@@ -84,7 +84,7 @@ def kept_modes(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[None]:
-    """No gradients, no validation, modules in eval mode; everything as it was afterwards."""
+    """No gradients, no validation, modules in eval mode; everything is restored afterwards."""
     with LOCK, kept_modes(module), torch.no_grad(), quiet_pyro():
         module.eval()
         yield
@@ -92,11 +92,11 @@ def evaluation(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def same_environment() -> Iterator[None]:
-    """Put the environment variables back afterwards."""
-    kept = dict(os.environ)
+    """Restore the environment variables afterwards."""
+    before = dict(os.environ)
     try:
         yield
     finally:
-        for name in os.environ.keys() - kept.keys():
+        for name in os.environ.keys() - before.keys():
             del os.environ[name]
-        os.environ.update(kept)
+        os.environ.update(before)

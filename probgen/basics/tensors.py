@@ -51,9 +51,9 @@ def plain_tensor(value: Any, name: str, owner: str) -> Tensor:
     """Like `as_tensor`, but a single number is allowed."""
     if not isinstance(value, Tensor):
         return _of_array(_numbers(value, name, owner), name, owner)
-    form, way_out = _odd_form(value)
+    form, remedy = _special_form(value)
     if form:
-        raise TypeError(f"{owner}: {name} is a {form} tensor; give a plain one{way_out}.")
+        raise TypeError(f"{owner}: {name} is a {form} tensor; give a plain one{remedy}.")
     tensor = value.detach().resolve_conj().resolve_neg()
     if tensor.is_complex():
         raise TypeError(
@@ -100,7 +100,7 @@ def _masked_cells(value: Any) -> int:
     return sum(map(_masked_cells, value))
 
 
-def _odd_form(value: Tensor) -> tuple[str, str]:
+def _special_form(value: Tensor) -> tuple[str, str]:
     """The form of a tensor that is not plain, and how to make it plain; both empty for a plain one."""
     if type(value).__name__ == "MaskedTensor":
         return "masked", ", with its cells filled or its rows dropped"

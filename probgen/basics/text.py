@@ -1,4 +1,4 @@
-"""Text for a terminal: aligned tables, and nothing that the terminal would obey."""
+"""Text for a terminal: aligned tables, and text without control characters."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> tuple[list[
     """Rows of cells as lines, and the widths of the columns.
 
     Args:
-        rows: as many cells in each.
-        left: the columns that begin at the left; the others, numbers, end at the right.
+        rows: the cells of each row, equally many in all rows.
+        left: indices of the columns aligned at the left; the others, numbers, are aligned at the right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
@@ -25,13 +25,13 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> tuple[list[
 
 
 def printable(text: str, *, lines: bool = True) -> str:
-    r"""Text without what moves a cursor, changes colours or hides letters, which is written out.
+    r"""Text in which characters that move a cursor, change colours or hide letters are written out.
 
-    Names and paths may come from files of anybody, and a terminal obeys what it is sent.
+    Names and paths may come from files of unknown origin, and a terminal acts on such characters.
 
     Args:
         text: any.
-        lines: leave line ends and tabs as they are; in one line they are written out too.
+        lines: leave line ends and tabs as they are; otherwise they are written out too.
 
     Example:
         >>> printable("a\x1b[31mb")
@@ -39,10 +39,10 @@ def printable(text: str, *, lines: bool = True) -> str:
     """
     if text.isprintable():
         return text
-    kept = "\n\t" if lines else ""
+    allowed = "\n\t" if lines else ""
     return "".join(
         letter
-        if letter.isprintable() or letter in kept or unicodedata.category(letter) == "Zs"
+        if letter.isprintable() or letter in allowed or unicodedata.category(letter) == "Zs"
         else letter.encode("unicode_escape").decode("ascii")
         for letter in text
     )

@@ -1,7 +1,7 @@
 """The command line as a whole, and how a command's result is printed.
 
 `fit_options.py` and `run_options.py` declare the commands with their options and help,
-`fit_commands.py` and `run_commands.py` have what they do. Only the former are imported for help and
+`fit_commands.py` and `run_commands.py` implement them. Only the former are imported for help and
 completion, which therefore do not wait for PyTorch.
 """
 
@@ -36,7 +36,7 @@ def print_result(result: tuple[str, dict[str, Any]], as_json: bool) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null and words."""
+    """Convert to values of JSON, which has no NaN (it becomes null) and no infinity (text)."""
     if isinstance(value, float) and value != value:
         return None
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
@@ -48,9 +48,9 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from probgen import __version__
+def _version(requested: bool) -> None:
+    if requested:
+        from probgen.basics.version import __version__
 
         typer.echo(f"probgen {__version__}")
         raise typer.Exit

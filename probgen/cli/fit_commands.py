@@ -1,6 +1,6 @@
-"""What the commands that train do: text to arguments, and a call of one public function.
+"""The commands that train: each converts text to arguments and calls one public function.
 
-Every command returns the text to print, and the same as a record for `--json`.
+Every command returns the text to print, and the same content as a record for `--json`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def train(
     labels_column: str | None, columns: str | None, header: bool | None, run_dir: Path | None, resume: bool,
     quiet: bool,
 ) -> Answer:  # fmt: skip
-    """`pg.fit` of a model made of text."""
+    """Call `pg.fit` with a model that is described by text."""
     if data is None:
         names = ", ".join(f"--data {name}" for name in SOURCES.names())
         raise ValueError(f"Name the data: {names}, or --data FILE.")
@@ -74,9 +74,9 @@ def train(
         )
     elif schedule != "constant":
         raise ValueError(f"--schedule must be constant or cosine, got {schedule!r}.")
-    known = list(known_part(pair, splits.train).values)
+    used_variables = list(known_part(pair, splits.train).values)
     if p is not None:
-        check_local(pair, known)
+        check_local(pair, used_variables)
     result = pg.fit(
         pair,
         splits,
@@ -99,9 +99,10 @@ def train(
         "run": folder,
         "model": pair.name,
         "data": splits.train.name,
-        "variables": known,
+        "variables": used_variables,
         "epochs": len(result.elbo),
         "stopped": result.stopped,
+        "quantity": result.quantity,
         "elbo": result.elbo[-1] if result.elbo else None,
         "validation_elbo": (
             result.validation_elbo[result.best_epoch - 1]
@@ -111,7 +112,7 @@ def train(
         "best_epoch": result.best_epoch,
         "seconds": sum(result.seconds),
     }
-    ignored = [name for name in splits.train.values if name not in known]
+    ignored = [name for name in splits.train.values if name not in used_variables]
     text = [repr(splits), repr(pair), repr(result)]
     if ignored:
         text.append(f"Not used, since the model has no such variable: {', '.join(ignored)}")
@@ -125,7 +126,7 @@ def train(
 
 
 def _objective(name: str, pair: Any, particles: int, warmup: int) -> Any:
-    """The objective of a name; `auto` is what the model is trained with."""
+    """The objective with a name; `auto` is the model's own objective."""
     name = resolved(name, pair)
     if name in ("elbo", "analytic-kl"):
         return pg.ELBO(particles, analytic_kl=name == "analytic-kl", warmup_epochs=warmup)
@@ -148,7 +149,7 @@ def classify(
     split: str | None, out: Path | None,
     figures: bool, quiet: bool,
 ) -> Answer:  # fmt: skip
-    """`pg.few_labels`, and its pictures."""
+    """Call `pg.few_labels`, and draw its pictures."""
     from probgen.reports.few_labels import few_labels_report
 
     if data is None:
@@ -191,7 +192,7 @@ def classify(
 
 @contextmanager
 def _saying_how_to_continue(folder: Path) -> Iterator[None]:
-    """Print how to continue a command of several fits that Ctrl-C ends."""
+    """If Ctrl-C ends a command of several fits, print how to continue it."""
     try:
         yield
     except KeyboardInterrupt:

@@ -57,7 +57,7 @@ def train(
         list[str] | None,
         option(
             MODEL_PANEL,
-            help="A variable, again for each: z=normal:8, x=normal:4:shared, x=bernoulli, "
+            help="A variable; repeat the option for each: z=normal:8, x=normal:4:shared, x=bernoulli, "
             "y=categorical:10. Without a shape it is that of the data. Families: "
             f"{', '.join(FAMILIES.names())}.",
         ),
@@ -66,7 +66,9 @@ def train(
         bool,
         option(MODEL_PANEL, "--local", help="Allow a formula with one guide q(z) for all data."),
     ] = False,
-    name: Annotated[str | None, option(MODEL_PANEL, help="Name of a formula's model.")] = None,
+    name: Annotated[
+        str | None, option(MODEL_PANEL, help="Name of the model that a formula defines.")
+    ] = None,
     hidden: Hidden = None,
     activation: Annotated[
         str | None, option(MODEL_PANEL, help="Nonlinearity of the networks: Tanh, ReLU, SiLU, ...")
@@ -79,7 +81,7 @@ def train(
     ] = 100,
     batch_size: Annotated[
         int | None,
-        option(TRAINING_PANEL, help="Data per step (128, or all where there are fewer)."),
+        option(TRAINING_PANEL, help="Data per step (128, or all if there are fewer)."),
     ] = None,
     learning_rate: Annotated[float, option(TRAINING_PANEL, help="Learning rate of Adam.")] = 1e-3,
     schedule: Annotated[
@@ -88,14 +90,14 @@ def train(
             TRAINING_PANEL,
             "--schedule",
             "--scheduler",
-            help="Of the learning rate: constant, or cosine, to a hundredth (scheduler).",
+            help="Schedule of the learning rate: constant, or cosine down to a hundredth (scheduler).",
         ),
     ] = "constant",
     objective: Annotated[
         str,
         option(
             TRAINING_PANEL,
-            help=f"{', '.join(OBJECTIVES.names())}; auto is that of the model, mostly elbo.",
+            help=f"{', '.join(OBJECTIVES.names())}; auto is that of the model, usually elbo.",
         ),
     ] = "auto",
     particles: Annotated[
@@ -118,7 +120,9 @@ def train(
     ] = 0,
     patience: Annotated[
         int | None,
-        option(TRAINING_PANEL, help="Stop after so many epochs without a better validation ELBO."),
+        option(
+            TRAINING_PANEL, help="Stop after this many epochs without a better validation value."
+        ),
     ] = None,
     precision: Precision = "float32",
     compile: Compile = None,
@@ -144,7 +148,7 @@ def train(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Train a model on data, into a run directory that survives a crash."""
+    """Train a model on data, into a run directory from which it can be resumed."""
     from probgen.cli import fit_commands
 
     options = {key: value for key, value in locals().items() if key not in ("fit_commands", "json")}
@@ -180,7 +184,7 @@ def classify(
         float | None, option(TRAINING_PANEL, help="Weight of the classifier's own term.")
     ] = None,
     latents: Annotated[
-        int | None, option(MODEL_PANEL, help="Size of the latent beside the class.")
+        int | None, option(MODEL_PANEL, help="Size of the latent in addition to the class.")
     ] = None,
     hidden: Hidden = None,
     class_prior: Annotated[
@@ -191,7 +195,7 @@ def classify(
         ),
     ] = "learned",
     likelihood: Annotated[
-        str, option(MODEL_PANEL, help="bernoulli, normal, or auto by the values.")
+        str, option(MODEL_PANEL, help="bernoulli, normal, or auto, which decides by the values.")
     ] = "auto",
     precision: Precision = "float32",
     device: Device = "auto",
@@ -214,7 +218,7 @@ def classify(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Learn classes from few labels, for several draws of them, and test what was learned."""
+    """Learn classes from few labels, for several draws of the labels, and test the classifiers."""
     from probgen.cli import fit_commands
 
     options = {

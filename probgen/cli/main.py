@@ -24,7 +24,7 @@ __all__ = [
 
 
 def main() -> None:
-    """Run the command line; bad input ends with one message and status 2, Ctrl-C with 130."""
+    """Run the command line; wrong input ends it with a message and status 2, Ctrl-C with 130."""
     with _Signals() as signals:
         try:
             _run()
@@ -38,8 +38,8 @@ def main() -> None:
 class _Signals:
     """Whether Ctrl-C came while a command ran.
 
-    The exception that it raises may not arrive here: a fit that keeps its run ends by itself, and an
-    import may turn it into another error.
+    Its exception may not be raised here: a fit with a run directory ends normally, and an import
+    may turn it into another error.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class _Signals:
         raise KeyboardInterrupt
 
     def terminate(self, number: int, frame: Any) -> None:
-        sys.exit(128 + number)  # runs keep their last whole epoch
+        sys.exit(128 + number)  # run directories keep the last complete epoch
 
 
 def _run() -> None:
@@ -85,13 +85,13 @@ def _run() -> None:
 
 
 def _message(error: Exception) -> str:
-    """The text of an error; for an error of the operating system also the file and the way out."""
+    """The text of an error; for an error of the operating system also the file and what to do."""
     if not isinstance(error, OSError) or not error.errno or not error.strerror:
         return str(error) or type(error).__name__
     file = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{file}{error.strerror}. Free some space; what was written before is whole."
-    return f"{file}{error.strerror}. Check that it is there and that you may use it."
+        return f"{file}{error.strerror}. Free some space; files written before are complete."
+    return f"{file}{error.strerror}. Check that it exists and that you may use it."
 
 
 def _exit_with(message: str) -> None:

@@ -1,6 +1,6 @@
 """Options that several commands share: their names, help and completion.
 
-Where an option's name differs from the Python argument that it sets, the help says the argument in
+Where an option's name differs from the Python argument that it sets, the help names the argument in
 brackets; the Python name is accepted as well, as in `--num-epochs` for `--epochs`.
 """
 
@@ -102,7 +102,7 @@ Header = Annotated[
 
 Pair = Annotated[
     str | None,
-    option(MODEL_PANEL, "--pair", help="The model, where it is your own code: my_model.py:build."),
+    option(MODEL_PANEL, "--pair", help="The model, if it is your own code: my_model.py:build."),
 ]
 Trust = Annotated[
     bool,
@@ -133,7 +133,7 @@ Precision = Annotated[
     str,
     option(
         COMPUTE_PANEL,
-        help="float32; float64; bf16 (coarser matrix products, only where they are faster) or "
+        help="float32; float64; bf16 (matrix products of lower precision, only where they are faster) or "
         "bf16-forced (everywhere).",
     ),
 ]
@@ -141,7 +141,7 @@ Compile = Annotated[
     bool | None,
     option(
         COMPUTE_PANEL, "--compile/--no-compile",
-        help="Compile a step to machine code; by default where that saves time.",
+        help="Compile a step to machine code; by default if that saves time.",
     ),
 ]  # fmt: skip
 

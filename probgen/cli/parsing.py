@@ -1,4 +1,4 @@
-"""Text from the command line to arguments: pairs, variables, transformations, splits."""
+"""Convert text from the command line to arguments: pairs, variables, transformations, splits."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def make_pair(
     if ":" in model or model.endswith(".py"):
         if var or networks:
             raise ValueError(
-                f"--var, --hidden and --activation belong into {model}, not beside it."
+                f"--var, --hidden and --activation belong in the code of {model}; leave them out."
             )
         return pg.load_pair(model)
     return _library_pair(model, variables, networks, data)
@@ -69,7 +69,7 @@ def make_pair(
 def _library_pair(
     model: str, variables: dict[str, Variable], networks: dict[str, Any], data: Dataset
 ) -> pg.LatentVariableModel:
-    """An instance of a model known by name; its arguments without a default are its variables."""
+    """An instance of a registered model; its arguments without a default are its variables."""
     if model not in MODELS:
         near = difflib.get_close_matches(model, MODELS.names(), 1)
         raise ValueError(
@@ -197,10 +197,10 @@ def _activation(text: str) -> Any:
 
 
 def _from_data(p: str, given: Container[str], data: Dataset) -> dict[str, pg.Variable]:
-    """The variables of a formula that are not given: x and y are what the data say.
+    """The variables of a formula that are not given: x and y are inferred from the data.
 
     Raises:
-        ValueError: a formula that cannot be read, or variables that the data do not have either.
+        ValueError: a formula that cannot be read, or variables that are not in the data either.
     """
     names = dict.fromkeys(n for f in parse(p, "p") for n in (f.name, *f.parents))
     missing = [name for name in names if name not in given]
@@ -215,10 +215,10 @@ def _from_data(p: str, given: Container[str], data: Dataset) -> dict[str, pg.Var
 
 
 def _default_variable(data: Dataset, name: str = "x") -> Variable:
-    """The variable that data suggest: a class for labels, otherwise the family that fits best."""
+    """The variable for data: a class for labels, otherwise the family that fits best."""
     values = data[name]
     if name != "x":
         return read_variable("normal" if values.is_floating_point() else "categorical", values)
-    # Values that are drawn again for each batch as zeros and ones are probabilities until then.
+    # Values from which each batch draws zeros and ones are stored as probabilities.
     binary = values[:1].round() if name in data.redrawn else values
     return family_for(binary)(tuple(values.shape[1:]))

@@ -1,6 +1,6 @@
-"""What the commands on a run directory do: text to arguments, and a call of one public function.
+"""The commands on a run directory: each converts text to arguments and calls one public function.
 
-Every command returns the text to print, and the same as a record for `--json`.
+Every command returns the text to print, and the same content as a record for `--json`.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def evaluate(
     limit: int | None, seed: int, device: str, devices: int, precision: str, compile: bool | None,
     pair: str | None, trust_code: bool, quiet: bool,
 ) -> Answer:  # fmt: skip
-    """`pg.log_marginal_likelihood` of a run's pair."""
+    """Call `pg.log_marginal_likelihood` for a run's pair."""
     import warnings
 
     loaded = _load(run, pair, trust_code)
     splits = loaded.load_data() if data is None else loaded.load_other(data)
     if data is not None and "test" not in splits.parts:
-        part = "train"  # all of a file
+        part = "train"  # the whole file
     if part not in splits.parts:
         raise ValueError(f"--part must be one of {', '.join(splits.parts)}, got {part!r}.")
     dataset = known_part(loaded.pair, splits.parts[part]).stored(seed=seed)
@@ -48,7 +48,9 @@ def evaluate(
             raise ValueError(f"--limit must be at least 1, got {limit}.")
         dataset = dataset.subset(slice(0, limit))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pg.UnreliableEstimateWarning)  # the text says it
+        warnings.simplefilter(
+            "ignore", pg.UnreliableEstimateWarning
+        )  # the printed text contains it
         score = pg.log_marginal_likelihood(
             loaded.pair,
             dataset,
@@ -74,7 +76,7 @@ def evaluate(
 
 
 def score_record(score: Score) -> dict[str, Any]:
-    """The averages of a score with their errors, and what was scored."""
+    """The averages of a score with their errors, and a description of what was scored."""
     return {
         "quantity": score.quantity,
         "log_prob": score.mean,
@@ -102,7 +104,7 @@ def sample(
     run: Path, n: int, given: Sequence[str], out: Path | None, seed: int, pair: str | None,
     trust_code: bool,
 ) -> Answer:  # fmt: skip
-    """`pair.sample` into a file."""
+    """Write draws of `pair.sample` into a file."""
     import io
 
     loaded = _load(run, pair, trust_code)
@@ -141,7 +143,7 @@ def plot(
     run: Path, out: Path | None, format: str, page: bool, data: str | None, pair: str | None,
     trust_code: bool, quiet: bool,
 ) -> Answer:  # fmt: skip
-    """`pg.plots.report`."""
+    """Call `pg.plots.report`."""
     loaded = _load(run, pair, trust_code)
     splits = None if data is None else loaded.load_other(data)
     report = pg.plots.report(
@@ -153,7 +155,7 @@ def plot(
 
 
 def show(run: Path, source: bool, pair: str | None, trust_code: bool) -> Answer:
-    """`pg.load_run`; where the model is code that is not trusted, everything but the model."""
+    """Call `pg.load_run`; if the model's code is not trusted, show everything else."""
     try:
         loaded = _load(run, pair, trust_code)
     except UntrustedCodeError as error:
@@ -177,7 +179,7 @@ def show(run: Path, source: bool, pair: str | None, trust_code: bool) -> Answer:
 
 
 def list_runs(folder: Path) -> Answer:
-    """An aligned table of the runs below a folder; of a damaged run the reason."""
+    """An aligned table of the runs below a folder; for a damaged run the reason."""
     if not absolute(folder).is_dir():
         raise FileNotFoundError(
             f"There is no folder {folder}; name a folder that has runs in it: probgen list FOLDER."
@@ -185,16 +187,32 @@ def list_runs(folder: Path) -> Answer:
     runs = runs_below(folder)
     if not runs:
         return f"No runs below {folder}.", {"runs": []}
-    rows: list[Sequence[str]] = [("run", "model", "data", "epochs", "ELBO", "validation", "status")]
+    return "\n".join(_table(runs)), {"runs": runs}
+
+
+def _table(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """The lines of a table of runs.
+
+    The column of training values has the name of the quantity if all runs maximized the same one;
+    otherwise a further column names the quantity of each run.
+    """
+    quantities = {about["quantity"] for about in runs if about.get("epochs")}
+    mixed = len(quantities) > 1
+    (header,) = quantities if len(quantities) == 1 else ("value",)
+    rows = [["run", "model", "data", "epochs", _cell(header), "validation", "status"]]
     for about in runs:
         numbers = [about.get(key) for key in ("elbo", "validation_elbo")]
-        shown = ["-" if number is None else f"{number:.2f}" for number in numbers]
+        values = ["-" if number is None else f"{number:.2f}" for number in numbers]
         cells = (
             about["run"], about.get("model", "-"), about.get("data", "-"),
-            str(about.get("epochs", "-")), *shown, about["status"],
+            str(about.get("epochs", "-")), *values, about["status"],
         )  # fmt: skip
         rows.append([_cell(cell) for cell in cells])
-    return "\n".join(aligned(rows, left={0, 1, 2, 6})[0]), {"runs": runs}
+    if mixed:
+        names = [_cell(about["quantity"]) if about.get("epochs") else "-" for about in runs]
+        for row, name in zip(rows, ["quantity", *names], strict=True):
+            row.insert(4, name)
+    return aligned(rows, left={0, 1, 2, 4, 7} if mixed else {0, 1, 2, 6})[0]
 
 
 def _cell(text: str) -> str:
@@ -204,7 +222,7 @@ def _cell(text: str) -> str:
 
 
 def _load(run: Path, pair: str | None, trust_code: bool) -> pg.Run:
-    """Load a run, and print which code is run where `--trust-code` allows the code that it names."""
+    """Load a run; if `--trust-code` allows its code, print which code is run."""
     if pair is None and trust_code and (code := code_of_run(run)) is not None:
         file, _ = code.unchanged_file()
         print(

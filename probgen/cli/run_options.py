@@ -33,7 +33,7 @@ def evaluate(
     samples: Samples = 1000,
     part: Annotated[str, option(DATA_PANEL, help="train, validation or test.")] = "test",
     method: Annotated[
-        str, option(ESTIMATE_PANEL, help="importance, or exact where there is a closed form.")
+        str, option(ESTIMATE_PANEL, help="importance, or exact if there is a closed form.")
     ] = "importance",
     draws: Annotated[
         str,
@@ -43,7 +43,7 @@ def evaluate(
     ] = "iid",
     data: Data = None,
     limit: Annotated[
-        int | None, option(DATA_PANEL, help="Score only the first so many data.")
+        int | None, option(DATA_PANEL, help="Score only this many data, the first ones.")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -71,7 +71,7 @@ def sample(
     run: RunFolder,
     n: Annotated[int, typer.Option("-n", help="How many draws.")] = 100,
     given: Annotated[
-        list[str] | None, typer.Option(help="Fix a class: y=3; again for others.")
+        list[str] | None, typer.Option(help="Fix a class: y=3; repeat the option for others.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="A .npz or .csv file; RUN/samples.npz by default.")
@@ -94,7 +94,9 @@ def plot(
         Path | None, typer.Option(help="Folder to write to; RUN/figures by default.")
     ] = None,
     format: Annotated[str, typer.Option(help="png, pdf or svg.")] = "png",
-    page: Annotated[bool, typer.Option("--page", help="In the style of a printed page.")] = False,
+    page: Annotated[
+        bool, typer.Option("--page", help="Draw in the style of a printed page.")
+    ] = False,
     data: Data = None,
     pair: Pair = None,
     trust_code: Trust = False,

@@ -1,6 +1,7 @@
 """Read a .csv file as columns of numbers, and labels as text.
 
-The first line is taken for a header, or for data, only where there is no doubt; otherwise the user is asked.
+The first line is read as a header, or as data, only if there is no doubt; otherwise an error asks
+the user to decide.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ NUMBER = re.compile(
 """The ways in which a number may be written."""
 
 WHOLE = re.compile(r"0|-?[1-9][0-9]*")
-"""A whole number written as Python prints an integer."""
+"""A whole number, written in the way in which Python prints an integer."""
 
 YEARS = range(1800, 2101)
-"""Whole numbers that may be years, and so names of columns."""
+"""Whole numbers that may be years, and therefore names of columns."""
 
 MISSING = frozenset(
     ["na", "n/a", "#n/a", "#na", "<na>", "nan", "null", "none", "?", "-", "--", ".", "*"]
@@ -56,13 +57,14 @@ class Table:
 def has_header(path: Path, header: bool | None) -> bool:
     """Whether the first line of a file names its columns.
 
-    If the user does not say, a line of numbers (or of words for missing values) is data, and a line of words is
-    a header, even if four or more of its columns are named by their own numbers. A line that may be either is
-    refused: words beside other numbers, years, and whole numbers in order such as 0, 1, 2.
+    If the user does not decide, a line of numbers (or of words for missing values) is data, and a
+    line of words is a header, even if four or more of its columns are named by their own numbers. A
+    line that may be either is
+    refused: words next to other numbers, years, and whole numbers in order such as 0, 1, 2.
 
     Args:
         path: the file.
-        header: what the user says, or `None`.
+        header: the user's decision, or `None`.
 
     Raises:
         ValueError: the line may be either, or the file is empty or is not text.

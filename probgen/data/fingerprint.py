@@ -1,4 +1,4 @@
-"""The hash by which scores and run directories recognize data."""
+"""The hash by which scores and run directories identify data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HASHED_ROWS = 4096
 def fingerprint(values: Mapping[str, Tensor], observed: Mapping[str, Tensor] | None = None) -> str:
     """The first 12 hex digits of the SHA-256 of all values, as float32, by name.
 
-    Values that are not observed do not count; which ones they are does.
+    Values that are not observed do not change it, but the mask of observed data does.
     """
     digest = hashlib.sha256()
     for name in sorted(values):
@@ -26,7 +26,9 @@ def fingerprint(values: Mapping[str, Tensor], observed: Mapping[str, Tensor] | N
             shape = (int(mask.sum()), *shape[1:])
         digest.update(f"{name}{shape}".encode())
         rows = torch.atleast_1d(value)
-        for start in range(0, len(rows), HASHED_ROWS):  # all at once would be a further copy or two
+        for start in range(
+            0, len(rows), HASHED_ROWS
+        ):  # converting all rows at once would need one or two further copies
             part = rows[start : start + HASHED_ROWS].cpu().float()
             if mask is not None:
                 part = part[mask[start : start + HASHED_ROWS]]

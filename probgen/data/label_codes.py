@@ -15,7 +15,7 @@ from probgen.data.csv_tables import MISSING, NUMBER
 Array = NDArray[Any]
 
 LARGEST = 2**63
-"""Whole numbers below this one are read as numbers; larger ones stay text."""
+"""Whole numbers below this one are read as numbers; larger ones remain text."""
 
 
 def coded(y: Array, file: str) -> tuple[NDArray[np.int64], NDArray[np.bool_], list[Any] | None]:
@@ -34,8 +34,8 @@ def coded(y: Array, file: str) -> tuple[NDArray[np.int64], NDArray[np.bool_], li
         classes; `None` if these are 0, 1, ...
 
     Raises:
-        ValueError: labels that cannot be classes: fractions, infinity, floats so large that they stand for
-            several whole numbers; or no label at all.
+        ValueError: labels that cannot be classes: fractions, infinity, floats so large that they
+            represent several whole numbers; or no label at all.
     """
     if y.ndim != 1:
         raise ValueError(f"load: the labels of {file} have shape {y.shape}, expected ({len(y)},).")
@@ -71,10 +71,10 @@ def coding(classes: list[Any]) -> str:
 
 def _whole(values: Array, file: str) -> Array:
     """Check that floats are whole numbers, and small enough to be exact."""
-    odd = values[~np.isfinite(values)]
-    if len(odd):
+    not_finite = values[~np.isfinite(values)]
+    if len(not_finite):
         raise ValueError(
-            f"load: the labels of {file} hold {odd[0]}, which cannot be a class. Where a label is unknown, write NaN "
+            f"load: the labels of {file} hold {not_finite[0]}, which cannot be a class. Where a label is unknown, write NaN "
             "(in text: nothing)."
         )
     if (values != np.round(values)).any():
@@ -122,7 +122,7 @@ def _of_text(y: Array, file: str) -> tuple[NDArray[np.bool_], NDArray[Any], list
 def _of_numbers(
     text: Array, known: NDArray[np.bool_], names: list[str], numbers: dict[str, Decimal | None], file: str
 ) -> tuple[NDArray[np.bool_], NDArray[Any], list[Any]]:  # fmt: skip
-    """Labels that can all be read as numbers: coded as numbers, or as text if numbers would merge some."""
+    """Labels that can all be read as numbers: coded as numbers, or as text if two would be one number."""
     numeric = {name: n for name, n in numbers.items() if n is not None and not n.is_nan()}
     infinite = [name for name, number in numeric.items() if number.is_infinite()]
     if infinite:

@@ -41,7 +41,8 @@ def load(
     - `"mnist"`: 70,000 images of 28 x 28 pixels with 256 grey levels; the canonical test data, and
       10,000 of the 60,000 training data, chosen by the seed, for validation. By default
       binarized anew in every batch. Downloaded once, or found under `PROBGEN_DATA_DIR/mnist`.
-    - any other name of a file in `probgen/data/sources/`, or that `pg.register_source` made known.
+    - any other name of a file in `probgen/data/sources/`, or of a source that was registered with
+      `pg.register_source`.
     - a `.npy` file: an array whose first dim is the data. Stacks of images `(n, H, W)` become
       `(n, 1, H, W)`.
     - a `.npz` file: the array `x` (or the only one), and labels `y`.
@@ -52,10 +53,10 @@ def load(
         name: the data set, or a path that ends in .npy, .npz or .csv.
         transform: `"none"`, `"static"` or `"dynamic"` (binarized), `"dequantize"`, `"standardize"`
             (by mean and scale of the training data), or the data set's default; files are by
-            default loaded as they are. Validation and test data are one stored draw in any case.
+                default not transformed. Validation and test data are always one stored draw.
         flat: pixels as one vector, or images `(1, height, width)`; by default vectors for digits
             and MNIST, and the shape in which a file has them.
-        seed: of splits and stored draws.
+        seed: of the splits and the stored draws.
         labels: in a file, the column or the array with the labels.
         columns: in a .csv file, the columns that make up x; by default all but the labels.
         header: whether the first line of a .csv file names the columns. By default a line of words does
@@ -70,8 +71,8 @@ def load(
 
     Raises:
         ValueError: an unknown name or transform, or a file that cannot be used.
-        FileNotFoundError: no such file; or MNIST is not at hand and cannot be downloaded: says
-            what to put where.
+        FileNotFoundError: no such file; or MNIST is not found and cannot be downloaded; the message
+            names the files that are needed and their folder.
 
     References:
         Alpaydin and Kaynak, 1998, "Optical recognition of handwritten digits".
@@ -94,7 +95,7 @@ def load(
     source = _source(text)
     if source is not None and (labels, columns, levels, header) != (None, None, None, None):
         raise ValueError(
-            f"load: labels, columns and levels are for files, as header is; {text} comes with its own."
+            f"load: labels, columns and levels are for files, as is header; {text} has its own."
         )
     raw, columns, header = _raw(text, source, seed, labels, columns, header, split)
     arguments: dict[str, Any] = {"name": text, "transform": transform, "flat": flat, "seed": seed}
@@ -103,7 +104,7 @@ def load(
         if levels is None and raw.train["x"].dtype == torch.uint8 and transform != "standardize":
             largest = max(int(part["x"].max()) for part in raw.parts.values())
             levels = 256 if largest > 1 else None
-        # What was inferred here is stored, so that other files are prepared in the same way.
+        # Arguments inferred here are stored, so that other files are prepared in the same way.
         arguments |= {"name": str(Path(text).absolute()), "labels": labels, "levels": levels}
         arguments |= {"columns": columns, "header": header}
     chosen, levels, flat = _preparation(source, transform, levels, flat)
@@ -154,7 +155,7 @@ def load_whole(name: str, source: Mapping[str, Any]) -> Dataset:
 
 
 def _source(name: str) -> Source | None:
-    """The data set of a name, or `None` if it names none."""
+    """The data set with a name, or `None` if there is none."""
     return SOURCES.get(name)() if name in SOURCES else None
 
 
@@ -202,8 +203,8 @@ def _raw(
 def _draw_seed(seed: int, part: str) -> int:
     """The seed of the stored draw of a part, which the description of its transformation names.
 
-    It depends on the role of the part alone: parts have different noise, and the test data are the same with
-    validation data and without.
+    It depends on the role of the part alone: parts have different noise, and the test
+    data are the same with and without validation data.
     """
     return 1000 * seed + ("train", "validation", "test").index(part)
 
@@ -217,7 +218,7 @@ def _transformed(
     data: Dataset, chosen: str, levels: int | None, seed: int, training: bool
 ) -> Dataset:
     if chosen == "standardize":
-        return data  # load does this, since it needs the training data
+        return data  # done in load, since it needs the training data
     if levels is not None:
         levels = as_count(levels, "levels", "load", least=2)
     if chosen == "dequantize":

@@ -19,13 +19,13 @@ HowCorrupted = Literal["masking", "salt-and-pepper", "gaussian"]
 
 
 class Noise:
-    """What is drawn anew for a variable in every batch.
+    """Noise that is drawn anew for a variable in every batch.
 
     `draw` consists of tensor operations alone, so that it may run on a GPU inside a recorded step.
     """
 
     support: Any = None
-    """Where the stored values must lie, as a torch constraint, if the noise asks for that."""
+    """The torch constraint on the stored values, if the noise requires one."""
 
     def draw(self, values: Tensor, rows: Rows) -> Tensor:
         """A batch with new noise, from torch's generator.
@@ -47,7 +47,7 @@ class Noise:
         raise NotImplementedError
 
     def without_noise(self, values: Tensor) -> Tensor:
-        """Values such as a batch may hold, without randomness, for checks of shape and support."""
+        """Values that a batch may contain, without randomness, for checks of shape and support."""
         return values
 
     def checked(self, values: Tensor, name: str) -> Noise:
@@ -133,7 +133,7 @@ class GaussianNoise(Noise):
 
 @dataclass(frozen=True, eq=False)
 class Corruption(Noise):
-    """Damage to the input of a denoising autoencoder; its target stays clean.
+    """Corruption of the input of a denoising autoencoder; its target is not corrupted.
 
     Attributes:
         how: `"masking"` sets elements to 0, `"salt-and-pepper"` sets them to 0 or 1 with equal
@@ -167,7 +167,7 @@ class Corruption(Noise):
 
     @property
     def words(self) -> str:
-        """What is done to the values, as in `with 30 % of its elements set to 0`."""
+        """A description of the corruption, such as `with 30 % of its elements set to 0`."""
         if self.how == "gaussian":
             return f"with Gaussian noise of standard deviation {self.level:g}"
         value = "0" if self.how == "masking" else "0 or 1"

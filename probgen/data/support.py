@@ -54,10 +54,10 @@ def check_support(
         owner: the function that messages name.
         described: the variable in words, as in `VAE is Bernoulli(784)`.
         mask: shape `(data,)`; rows where it is false are not checked.
-        variable: the variable, which may have words of its own for what it takes.
+        variable: the variable, whose own description of its possible values is used if it has one.
 
     Raises:
-        ValueError: names how many data are wrong, the first of them, and the way out.
+        ValueError: names how many data are wrong, the first of them, and what to do.
     """
     support = _elementwise(support)
     check_finite(value, name, owner, mask)
@@ -77,7 +77,7 @@ def check_finite(value: Tensor, name: str, owner: str, mask: Tensor | None = Non
     """Check that there is no NaN and no infinity, except in rows outside the mask.
 
     Raises:
-        ValueError: names how many data are wrong, the first of them, and the way out.
+        ValueError: names how many data are wrong, the first of them, and what to do.
     """
     if not value.is_floating_point():
         return
@@ -117,7 +117,7 @@ def _wrong_rows(
     value: Tensor, right: Callable[[Tensor], Tensor], mask: Tensor | None
 ) -> Tensor | None:
     """Which rows have a wrong element, or `None` where none has."""
-    # Block by block: masks of all the data would take as much memory as the data.
+    # In blocks, since masks of all the data would take as much memory as the data.
     blocks = [~right(block).reshape(len(block), -1).all(1) for block in value.split(BLOCK)]
     rows = torch.cat(blocks)
     if mask is not None:
@@ -134,7 +134,7 @@ def _expected(support: Any, name: str) -> tuple[str, str]:
     if isinstance(support, type(constraints.integer_interval(0, 1))):
         return (
             f"whole numbers {int(support.lower_bound)}..{int(support.upper_bound)}",
-            "Recode the classes, or declare as many as there are. Where labels are unknown, say so by "
+            "Recode the classes, or declare as many as the data have. Mark unknown labels by "
             "pg.Dataset(..., observed={...: mask}).",
         )
     return f"values that satisfy {support}", f"Transform {name}, or choose another family."
@@ -188,7 +188,7 @@ def is_binary(variable: Variable) -> bool:
 
 
 def _elementwise(support: Any) -> Any:
-    """The constraint on one element, from that on a whole event."""
+    """The constraint on one element, given that on a whole event."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support

@@ -1,4 +1,4 @@
-"""Transformations of one variable: dequantized, binarized, standardized, and labels hidden."""
+"""Transformations of one variable: dequantize, binarize, standardize, and hide labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from probgen.data.noise import Binarization, Corruption, GaussianNoise
 
 
 def dequantized(field: Field, name: str, levels: int, seed: int) -> Field:
-    """Grey levels k in 0..levels-1 to (k + u) / levels with one stored uniform draw u.
+    """Map grey levels k in 0..levels-1 to (k + u) / levels with one stored uniform draw u.
 
     Raises:
         ValueError: values that are not whole numbers in 0..levels-1, or that are drawn anew in every batch.
@@ -43,7 +43,7 @@ def dequantized(field: Field, name: str, levels: int, seed: int) -> Field:
 
 
 def scaled_to_unit(field: Field, name: str, levels: int, owner: str) -> Field:
-    """Whole grey levels 0..levels-1 to numbers from 0 to 1.
+    """Map whole grey levels 0..levels-1 to numbers from 0 to 1.
 
     Raises:
         ValueError: values that are not whole numbers in 0..levels-1.
@@ -63,7 +63,7 @@ def scaled_to_unit(field: Field, name: str, levels: int, owner: str) -> Field:
 
 
 def binarized(field: Field, name: str, how: Literal["static", "dynamic"], seed: int) -> Field:
-    """Probabilities to zeros and ones, by one stored draw or anew in every batch.
+    """Draw zeros and ones from probabilities, once and stored, or anew in every batch.
 
     Raises:
         ValueError: an unknown word, values outside [0, 1], or other noise that is drawn anew.
@@ -81,16 +81,16 @@ def binarized(field: Field, name: str, how: Literal["static", "dynamic"], seed: 
             f"Dataset.binarized: {name} must lie in [0, 1], got values from {values.min():.4g} "
             f"to {values.max():.4g}. Divide by the largest grey level first."
         )
-    done = f"{field.transformation}, then " if field.transformation else ""
+    earlier = f"{field.transformation}, then " if field.transformation else ""
     # A probability mass has no Jacobian.
     if how == "dynamic":
-        words = f"{done}{name} binarized anew in every batch"
+        words = f"{earlier}{name} binarized anew in every batch"
         return replace(field, noise=Binarization(), transformation=words, log_jacobian=None)
     return replace(
         field,
         values=Binarization().store(values, seed),
         noise=None,
-        transformation=f"{done}{name} binarized by one stored draw (seed {seed})",
+        transformation=f"{earlier}{name} binarized by one stored draw (seed {seed})",
         log_jacobian=None,
     )
 
@@ -113,12 +113,12 @@ def corrupted(field: Field, name: str, corruption: Corruption) -> Field:
     """A copy as the input of a denoising autoencoder, corrupted anew in every batch.
 
     Raises:
-        ValueError: other noise is drawn anew, so that the copy would be of another draw.
+        ValueError: other noise is drawn anew, so that the copy would contain another draw of it.
     """
     if field.noise is not None:
         raise ValueError(
-            f"Dataset.corrupted: {name} is drawn anew in every batch, so a corrupted copy of it would be of "
-            "another draw. Store one draw first: data.stored()."
+            f"Dataset.corrupted: {name} is drawn anew in every batch, so a corrupted copy of it would "
+            "contain another draw. Store one draw first: data.stored()."
         )
     values = field.values if field.values.is_floating_point() else field.values.float()
     words = f"{field.transformation or name}, {corruption.words}, drawn anew in every batch"
@@ -126,11 +126,11 @@ def corrupted(field: Field, name: str, corruption: Corruption) -> Field:
 
 
 def standardized(field: Field, name: str, mean: Tensor | None, scale: Tensor | None) -> Field:
-    """Each element less its mean, over its standard deviation; both by default of these data.
+    """Subtract each element's mean and divide by its standard deviation, by default of these data.
 
     Raises:
-        ValueError: an element is constant, so that it has no scale; or zeros and ones, or corrupted
-            values, are drawn anew in every batch.
+        ValueError: an element is constant, so that its standard deviation is 0; or zeros and ones,
+            or corrupted values, are drawn anew in every batch.
     """
     if field.noise is not None and not isinstance(field.noise, GaussianNoise):
         raise ValueError(
@@ -151,18 +151,18 @@ def standardized(field: Field, name: str, mean: Tensor | None, scale: Tensor | N
             f"Dataset.standardized: {len(constant)} elements of {name} are constant, the first "
             f"is number {int(constant[0])} (counted from 0). Leave them out."
         )
-    done = f"{field.transformation}, then " if field.transformation else ""
+    earlier = f"{field.transformation}, then " if field.transformation else ""
     return replace(
         field,
         values=((values - mean) / scale).float(),
         noise=None if field.noise is None else field.noise.divided_by(scale),
-        transformation=f"{done}{name} standardized by the training data",
+        transformation=f"{earlier}{name} standardized by the training data",
         log_jacobian=(field.log_jacobian or 0.0) - float(scale.log().sum()),
     )
 
 
 def labels_kept(field: Field, per_class: int, seed: int) -> Field:
-    """All labels hidden but some of each class, chosen by the seed among those known.
+    """Hide all labels except some of each class, chosen by the seed among the known ones.
 
     Raises:
         ValueError: a class has fewer data, or `per_class` is below one.

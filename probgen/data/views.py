@@ -1,4 +1,4 @@
-"""What the records of a data set say, each kind of entry as a dict by variable."""
+"""Views of the records of a data set: each kind of entry as a dict by variable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FieldViews:
 
     Attributes:
         fields: a record for each variable.
-        name: how messages and tables call the data.
+        name: the name of the data in messages and tables.
     """
 
     fields: Mapping[str, Field]
@@ -35,12 +35,12 @@ class FieldViews:
 
     @property
     def transformations(self) -> dict[str, str]:
-        """What was done to the raw data of variables, in words."""
+        """The transformations of the raw data of variables, in words."""
         return {n: f.transformation for n, f in self.fields.items() if f.transformation is not None}
 
     @property
     def log_jacobians(self) -> dict[str, float]:
-        """What to add to log p per datum for the density before a transformation, nats."""
+        """The number to add to log p for the density before a transformation, nats per datum."""
         return {n: f.log_jacobian for n, f in self.fields.items() if f.log_jacobian is not None}
 
     @property
@@ -56,7 +56,7 @@ class FieldViews:
 
     @property
     def classes(self) -> dict[str, Sequence[Any]]:
-        """What the classes 0, 1, ... of variables are called, where they have names."""
+        """The names of the classes 0, 1, ... of variables, if they have names."""
         return {n: f.classes for n, f in self.fields.items() if f.classes is not None}
 
     @cached_property  # each batch reads it
@@ -75,8 +75,8 @@ class FieldViews:
     def __repr__(self) -> str:
         shapes = ", ".join(f"{n} {tuple(v.shape[1:])}" for n, v in self.values.items())
         partly = "".join(f", {n} known for {int(m.sum())}" for n, m in self.observed.items())
-        done = "".join(f"; {words}" for words in self.transformations.values())
-        return f"Dataset({self.name}, {len(self)} data: {shapes}{partly}{done})"
+        transformed = "".join(f"; {words}" for words in self.transformations.values())
+        return f"Dataset({self.name}, {len(self)} data: {shapes}{partly}{transformed})"
 
     def _field(self, name: str) -> Field:
         if not isinstance(name, str):

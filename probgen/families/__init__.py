@@ -1,4 +1,4 @@
-"""Families of distributions, one file each: adding the file is all.
+"""Families of distributions, one file each: to add a family, add its file.
 
 `pg.Normal`, `pg.Poisson` and the like are looked up here. Importing this package imports no family
 and no PyTorch.
@@ -15,8 +15,8 @@ FAMILIES = Registry("family", "probgen.families", bases=["Variable"])
 
 
 def __getattr__(name: str) -> Any:
-    if name in (known := FAMILIES.attributes()):
-        return FAMILIES.get(known[name])
+    if name in (names := FAMILIES.attributes()):
+        return FAMILIES.get(names[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

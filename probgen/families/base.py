@@ -11,17 +11,17 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 LARGEST_SIZE = 10**9
-"""Sizes that are read from text are below this number."""
+"""Sizes that are read from text must be below this number."""
 
 
 def as_int(value: Any) -> int:
-    """A whole number as a plain int, whatever class it came in.
+    """A whole number as a plain int, whatever its class.
 
-    What a variable holds is written into the source of declared pairs, which runs: a class of
-    numbers with a text of its own must not get there.
+    The arguments of a variable are written into the source of declared pairs, which is run. The
+    repr of another class of numbers could contain any code.
 
     Raises:
-        TypeError: a bool, or no whole number.
+        TypeError: a bool, or not a whole number.
     """
     if isinstance(value, bool):
         raise TypeError(f"expected an int, got {value!r}")
@@ -46,8 +46,8 @@ def _as_shape(event_shape: int | Sequence[int], owner: str) -> torch.Size:
 class Variable:
     """A random variable: a family of distributions and the shape of one event.
 
-    It holds no parameters and no data. A subclass is a family: it says which distribution the
-    outputs of a network parametrize, and everything else where the defaults do not fit.
+    It holds no parameters and no data. A subclass is a family: it defines which distribution the
+    outputs of a network parametrize, and overrides other defaults if they do not fit.
 
     Args:
         event_shape: shape of one datum, an int for a vector; `()` is a scalar.
@@ -103,7 +103,7 @@ class Variable:
 
     @property
     def shared_shape(self) -> torch.Size | None:
-        """Shape of a further output that is learned and the same for all data; mostly `None`."""
+        """Shape of a further learned output that is the same for all data; `None` if there is none."""
         return None
 
     @property
@@ -142,18 +142,18 @@ class Variable:
 
     @classmethod
     def fits_data(cls, values: Tensor) -> int:
-        """How well this family fits values when the user names none: the largest number is taken.
+        """How well this family fits values; if the user names none, the largest number wins.
 
         Args:
             values: shape `(data, *event_shape)`.
 
         Returns:
-            0, the default, where the family is only taken by name.
+            0, the default, if the family is never chosen automatically.
         """
         return 0
 
     def reconstruction(self, distribution: Any) -> Tensor:
-        """What stands for a distribution of this family in pictures: its mean, if nothing else.
+        """What pictures show of a distribution of this family; by default its mean.
 
         Raises:
             NotImplementedError: the distribution has no mean in closed form.
@@ -163,7 +163,7 @@ class Variable:
     # ------------------------------------------------------------ as text
 
     def arguments(self) -> dict[str, Any]:
-        """The plain arguments that make this variable again."""
+        """The arguments from which this variable can be built again."""
         return {"event_shape": tuple(self.event_shape)}
 
     def text_parts(self) -> list[str]:
@@ -172,11 +172,11 @@ class Variable:
 
     @classmethod
     def from_text_parts(cls, parts: Sequence[str], values: Tensor | None = None) -> Variable:
-        """The variable of what follows the family's name in its text.
+        """Build the variable from what follows the family's name in its text.
 
         Args:
             parts: such as `["8"]` of `bernoulli:8`.
-            values: data of the variable, `(data, *event_shape)`, whose shape is taken where the
+            values: data of the variable, `(data, *event_shape)`, whose shape is taken if the
                 text has none.
 
         Raises:
@@ -203,7 +203,7 @@ class Variable:
 
 
 def checked_parts(parts: Sequence[str], count: int) -> list[str]:
-    """As many parts as there can be, the missing ones empty.
+    """The parts of a text, with empty ones added up to a count.
 
     Raises:
         ValueError: more parts.
@@ -219,10 +219,10 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 def read_shape(text: str, values: Tensor | None = None) -> tuple[int, ...]:
-    """The shape that a text says, or, where it is empty, that of the data.
+    """The shape in a text, or, if the text is empty, that of the data.
 
     Raises:
-        ValueError: neither a shape nor data, or sizes that are none.
+        ValueError: neither a shape nor data, or sizes that are not whole numbers from 1.
     """
     if not text and values is not None:
         return tuple(values.shape[1:])
@@ -235,7 +235,7 @@ def read_size(text: str) -> int:
     """A size from text.
 
     Raises:
-        ValueError: it is no whole number from 1.
+        ValueError: it is not a whole number from 1.
     """
     if not (text.isascii() and text.isdigit()) or not 0 < int(text[:12]) < LARGEST_SIZE:
         raise ValueError(f"{text!r} is no size; sizes are whole numbers from 1, joined by x")

@@ -15,7 +15,7 @@ from probgen.families.base import Variable
 class _BernoulliEvent(dist.Independent):
     """Independent Bernoulli elements whose log-probability is x · logits − Σ softplus(logits).
 
-    The same number as the elementwise cross-entropy summed, in half the time: a datum that all
+    This is the negative sum of the elementwise cross-entropies, in half the time: a datum that all
     particles share is never expanded.
     """
 
@@ -32,8 +32,8 @@ class _BernoulliEvent(dist.Independent):
 def _softplus_sum(logits: Tensor) -> Tensor:
     """Σ softplus over the last dim.
 
-    Most of an evaluation after the matrix products. Without gradients on a CPU log(1 + exp) in
-    place takes half of softplus's time; where it overflows, softplus is taken.
+    After the matrix products, this takes most of the time of an evaluation. Without gradients, on a
+    CPU, log(1 + exp) in place takes half the time of softplus; if it overflows, softplus is used.
     """
     if logits.requires_grad and torch.is_grad_enabled():
         return F.softplus(logits).sum(-1)
@@ -62,7 +62,7 @@ class Bernoulli(Variable):
 
     Args:
         event_shape: shape of one datum, an int for a vector; `()` is one scalar, which is summed
-            out exactly where it is missing.
+            out exactly if it is missing.
 
     Example:
         >>> import torch, probgen as pg
@@ -78,5 +78,5 @@ class Bernoulli(Variable):
 
     @classmethod
     def fits_data(cls, values: Tensor) -> int:
-        """Chosen where all values are 0 or 1."""
+        """Chosen if all values are 0 or 1."""
         return 2 if bool(((values == 0) | (values == 1)).all()) else 0

@@ -1,4 +1,4 @@
-"""Classes."""
+"""Categorical variables, such as classes."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from probgen.families.base import (
 class Categorical(Variable):
     """One of `num_classes` classes, coded 0, 1, ...; networks return logits.
 
-    A scalar class (the default) is summed out exactly where it is missing. As a parent it enters
-    a network one-hot.
+    A scalar class (the default) is summed out exactly if it is missing. A network takes it as a
+    one-hot vector.
 
     Args:
         num_classes: how many classes there are, at least two.
         event_shape: shape of one datum; `()`, the default, is one class per datum.
 
     Raises:
-        TypeError: the number of classes is no integer.
+        TypeError: the number of classes is not an integer.
         ValueError: there are fewer than two classes.
 
     Example:
@@ -59,7 +59,7 @@ class Categorical(Variable):
         self.num_outputs = self.num_classes
 
     def parametrized(self, outputs: Tensor) -> TorchDistributionMixin:
-        """Outputs `(..., num_classes, *event_shape)` are logits, the classes first."""
+        """Outputs `(..., num_classes, *event_shape)` are logits, one per class."""
         return self.distribution(outputs.movedim(-1 - len(self.event_shape), -1))
 
     def distribution(self, logits: Tensor) -> TorchDistributionMixin:
@@ -88,7 +88,7 @@ class Categorical(Variable):
 
     @classmethod
     def from_text_parts(cls, parts: Sequence[str], values: Tensor | None = None) -> Categorical:
-        """The variable of a number of classes, by default what the data have, and a shape."""
+        """Build the variable from a number of classes, by default that of the data, and a shape."""
         classes, shape = checked_parts(parts, 2)
         if not classes and values is None:
             raise ValueError("it needs its number of classes, such as categorical:10")
@@ -101,7 +101,7 @@ class Categorical(Variable):
 
 
 def as_class(variable: Variable, owner: str) -> Variable:
-    """The variable, where it is one class per datum.
+    """Return the variable, after a check that it is one class per datum.
 
     Raises:
         TypeError: it is not a scalar `Categorical`.

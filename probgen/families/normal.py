@@ -19,7 +19,7 @@ SCALE_FLOOR = 1e-4
 """The smallest scale a `Normal` can have: keeps densities bounded and float32 gradients finite."""
 
 SCALES = ("network", "shared", "isotropic")
-"""Words for where a `Normal` has its scale from."""
+"""Words for the source of a `Normal`'s scale."""
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _UNIT_SCALE = math.log(math.expm1(1 - SCALE_FLOOR))  # a network that returns 0 has scale 1
@@ -36,7 +36,7 @@ def raw_from_scale(scale: Tensor) -> Tensor:
 
 
 class _NormalEvent(dist.Independent):
-    """Independent Gaussian elements; the same number as elementwise in half the passes."""
+    """Independent Gaussian elements, whose log-probability takes half as many passes over memory."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         base, first = self.base_dist, -self.reinterpreted_batch_ndims
@@ -55,12 +55,12 @@ class Normal(Variable):
 
     Args:
         event_shape: shape of one datum, an int for a vector.
-        scale: where the standard deviation comes from. `"network"`: the network, for every
-            datum anew; `"shared"`: learned, one for each element and the same for all data;
-            `"isotropic"`: learned, one number for all elements and data; a number: fixed.
-            Learned scales are positive by construction and never below `SCALE_FLOOR`: a network
-            returns the mean and a raw scale of any sign, softplus of which (shifted so that 0
-            gives 1) is the scale.
+        scale: where the standard deviation comes from. `"network"`: the network, one scale for
+            every datum; `"shared"`: learned, one for each element and the same for all data;
+            `"isotropic"`: learned, one number for all elements and data; a number: fixed. Learned
+            scales are positive by construction and never below `SCALE_FLOOR`: a network returns the
+            mean and a raw scale of any sign, softplus of which (shifted so that 0 gives 1) is the
+            scale.
 
     Raises:
         TypeError: the scale is neither a word nor a number.
@@ -103,7 +103,7 @@ class Normal(Variable):
         self.num_outputs = 2 if self.scale == "network" else 1
 
     def distribution(self, loc: Tensor, raw_scale: Tensor | None = None) -> TorchDistributionMixin:
-        """`N(loc, scale²)`; `raw_scale` is any real, or `None` where the scale is fixed."""
+        """`N(loc, scale²)`; `raw_scale` is any real, or `None` if the scale is fixed."""
         if raw_scale is None:
             fixed = 1.0 if isinstance(self.scale, str) else self.scale
             return _DiagonalNormal(loc, torch.full_like(loc, fixed))
@@ -120,7 +120,7 @@ class Normal(Variable):
 
     @classmethod
     def fits_data(cls, values: Tensor) -> int:
-        """Any data can be modelled as Gaussian, which is chosen where no other family fits better."""
+        """Any data can be modelled as Gaussian; chosen if no other family fits better."""
         return 1
 
     def arguments(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Normal(Variable):
 
     @classmethod
     def from_text_parts(cls, parts: Sequence[str], values: Tensor | None = None) -> Normal:
-        """The variable of a shape and a scale, both of which may be left out."""
+        """Build the variable from a shape and a scale, both of which may be left out."""
         shape, text = checked_parts(parts, 2)
         event_shape = read_shape(shape, values)
         scale: Any = text or "network"

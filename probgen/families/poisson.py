@@ -13,15 +13,15 @@ from torch import Tensor
 from probgen.families.base import Variable
 
 LINEAR_FROM = 10.0
-"""Log-rate above which the rate grows linearly and no longer as its exponential."""
+"""Log-rate above which the rate grows linearly instead of exponentially."""
 
 
 class Poisson(Variable):
     r"""Independent counts 0, 1, 2, ...; networks return logarithms of the rates.
 
-    The rate is $\lambda = e^r$ of an output r, and linear, $e^{10} (1 + r - 10)$, above r = 10, where
-    it is 22,026: value and slope meet there, so that no output overflows and none is without a
-    gradient. `log_prob` stays accurate in float32 for large counts, whose
+    For an output r the rate is $\lambda = e^r$, and above r = 10 linear, $e^{10} (1 + r - 10)$. At
+    r = 10, a rate of 22,026, value and slope agree, so that no output overflows and every output
+    has a gradient. `log_prob` stays accurate in float32 for large counts, whose
     $k \log \lambda - \lambda - \log k!$ are differences of large numbers.
 
     Args:
@@ -83,7 +83,7 @@ class _LogRatePoisson(dist.Poisson):
 
 
 def _stirling_error(count: Tensor) -> Tensor:
-    """log k! - (k log k - k): by its series from 16 on, where its terms are nearly equal."""
+    """log k! - (k log k - k): by its series for k >= 16, where the two terms nearly cancel."""
     series = 0.5 * (2 * math.pi * count).log()
     series = series + 1 / (12 * count) - 1 / (360 * count**3) + 1 / (1260 * count**5)
     return torch.where(count < 16, (count + 1).lgamma() - count * count.log() + count, series)

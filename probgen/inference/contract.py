@@ -1,4 +1,4 @@
-"""The contract of a pair, checked on the sites of one run of guide and model."""
+"""Check the contract of a pair on the sites of one run of guide and model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_contract(
 ) -> None:
     """Refuse a run of guide and model that breaks the contract of a pair.
 
-    Only Python objects are looked at, no tensor is read.
+    It reads only Python objects, no values of tensors.
 
     Args:
         pair: the pair.
@@ -70,7 +70,7 @@ def check_contract(
     if lacking:
         raise ValueError(
             f"{pair.name}: {', '.join(lacking)} must be given: nothing infers it, and summing it "
-            "out would leave a number without meaning."
+            "out would leave a meaningless number."
         )
 
 
@@ -78,16 +78,16 @@ def _check_site(pair: LatentVariableModel, owner: str, name: str, site: Site) ->
     frames = site["cond_indep_stack"]
     if not any(frame.dim == -1 for frame in frames):
         raise ValueError(
-            f"{pair.name}.{owner}: the site {name} stands outside pyro.plate('data', n, dim=-1), so "
+            f"{pair.name}.{owner}: the site {name} is outside pyro.plate('data', n, dim=-1), so "
             "it does not have one value per datum. Latents with one value for all data do not exist yet: "
-            f"make {name} a torch.nn.Parameter of the pair, which is learned as one number. Moved into "
-            f"the plate, {name} would be another model, in which it is drawn anew for each datum."
+            f"make {name} a torch.nn.Parameter of the pair, which is learned as one value. Inside "
+            f"the plate, {name} would be drawn anew for each datum, which is another model."
         )
     extra = [f.name for f in frames if f.dim != -1 and f.name != "particles"]
     if extra:
         raise ValueError(
-            f"{pair.name}.{owner}: the site {name} stands in a further plate, {', '.join(extra)}, "
-            "whose dim would be taken for particles. Make it part of the event: .to_event(...)."
+            f"{pair.name}.{owner}: the site {name} is in a further plate, {', '.join(extra)}, "
+            "whose dim would be mistaken for particles. Make it part of the event: .to_event(...)."
         )
     if isinstance(site["scale"], Tensor) or site["scale"] != 1.0:
         raise ValueError(
@@ -98,5 +98,5 @@ def _check_site(pair: LatentVariableModel, owner: str, name: str, site: Site) ->
 
 
 def _num_classes(fn: Any) -> int | None:
-    """Classes of a categorical; other families say nothing."""
+    """The number of classes of a categorical; `None` for other families."""
     return int(fn.param_shape[-1]) if isinstance(fn, torch.distributions.Categorical) else None

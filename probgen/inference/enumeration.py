@@ -10,9 +10,9 @@ from pyro.poutine.messenger import Messenger
 class SumOut(Messenger):
     """Gives every unobserved scalar discrete site all its values at once, along a new left dim.
 
-    Pyro's `enum` does this for sites that are marked; here the sites need no mark, and what Pyro
-    needs to pack dims is left out, which makes a run faster. It is the handler outside `replay`, so
-    that a site which the guide has enumerated is done when the model reaches it.
+    Pyro's `enum` does this for sites that are marked. Here sites need no mark, and the information
+    that Pyro needs to pack dims is left out, which makes a run faster. This handler is outside
+    `replay`, so that a site which the guide has enumerated is not enumerated again in the model.
     """
 
     def __init__(self, first_available_dim: int) -> None:

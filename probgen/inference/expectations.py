@@ -1,8 +1,8 @@
 """Expectations under the guide from one trace: the value, with a surrogate of its gradient.
 
-Summed classes have their weights q(y | ...), and latents that cannot be reparameterized have
-the score-function term. Every objective that averages over the guide uses these functions, so that
-no term lacks a part of its gradient.
+Summed classes are weighted by q(y | ...), and latents that cannot be reparameterized add the
+score-function term. Every objective that averages over the guide uses these functions, so that its
+gradient is complete.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from probgen.inference.traces import PairTrace
 
 
 def guide_average(trace: PairTrace, value: Tensor, before: str | None = None) -> Tensor:
-    r"""A value averaged over the guide's classes, with a gradient whose expectation is the average's.
+    r"""A value averaged over the guide's classes, with an unbiased gradient of that average.
 
     For classes $y$ and other latents $b$ without reparameterization, $\sum_y q(y | \cdot) f$ plus
     $\sum_y q(y | \cdot) f\, \nabla \log q(b | \cdot)$, with $f$ the value of the same datum, particle
@@ -22,10 +22,11 @@ def guide_average(trace: PairTrace, value: Tensor, before: str | None = None) ->
 
     Args:
         trace: the pass.
-        value: shape `(classes..., particles, data)` as log-probabilities have it, or what broadcasts
-            to it.
-        before: a variable of the guide; the value depends on nothing that the guide draws or sums
-            from it on, so that those are left out. `None` takes all of them.
+        value: shape `(classes..., particles, data)` like log-probabilities, or one
+            that broadcasts to it.
+        before: a variable of the guide; the value does not depend on this variable, nor on
+            those that the guide draws or sums after it, so they are left out. `None` leaves out
+            none.
 
     Returns:
         The same shape, with 1 in the dims of the classes that were summed.
@@ -38,7 +39,7 @@ def guide_average(trace: PairTrace, value: Tensor, before: str | None = None) ->
         value = weights * value
     score = _score(trace, names) if torch.is_grad_enabled() else None
     if score is not None:
-        # Before the classes are summed away: each draw must see their weights.
+        # Before the classes are summed: the weights may differ between draws.
         term = value.detach() * score
         value = value + term - term.detach()
     for name in summed:
@@ -47,7 +48,7 @@ def guide_average(trace: PairTrace, value: Tensor, before: str | None = None) ->
 
 
 def _score(trace: PairTrace, names: list[str]) -> Tensor | None:
-    """log q of what was drawn among these without reparameterization, if anything was."""
+    """log q of the latents drawn without reparameterization; `None` if there are none."""
     score: Tensor | None = None
     for name in names:
         if name not in trace.guide_sums and not trace.guide[name]["fn"].has_rsample:

@@ -1,4 +1,4 @@
-"""The check for latents that no data inform, which usually are meant as one value for all data."""
+"""The check for latents that no data inform, usually meant to have one value for all data."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from probgen.pair import LatentVariableModel
 
 
 def check_informed(
-    pair: LatentVariableModel, passed: PairTrace, known: Collection[str], owner: str
+    pair: LatentVariableModel, trace: PairTrace, known: Collection[str], owner: str
 ) -> None:
     """Refuse to learn a latent with one guide for all data, unless the pair says `local = True`.
 
-    Such a guide is valid but rarely meant: each datum draws the latent anew, and no datum informs
-    it. Usually one value for all data is meant, such as the weights of a regression, and training
-    would answer another question without saying so.
+    Such a guide is valid but rarely intended: each datum draws the latent anew, and no datum
+    informs it. Usually one value for all data is intended, such as the weights of a regression, and
+    training would fit another model without a warning.
 
     Args:
         pair: the pair.
-        passed: a trace of two data.
+        trace: a trace of guide and model on two data.
         known: variables that are given for all data.
         owner: the function that the message names.
 
     Raises:
-        ValueError: names the latents, and the ways out.
+        ValueError: names the latents, and what can be done.
     """
     if pair.local:
         return
-    latents = [name for name in passed.guide if name in passed.model and name not in known]
+    latents = [name for name in trace.guide if name in trace.model and name not in known]
     names = [name for name in pair.uninformed_names(known) if name in latents]
-    if passed.num_data > 1:
+    if trace.num_data > 1:
         without_factor = (name for name in latents if name not in pair.factors("q"))
-        names += [name for name in without_factor if _is_shared(passed.guide[name])]
+        names += [name for name in without_factor if _is_shared(trace.guide[name])]
     if not names:
         return
     one, it = (names[0], "it") if len(names) == 1 else (", ".join(names), "them")
@@ -43,7 +43,7 @@ def check_informed(
         f"the guide sees no data that depend on {it}. If you mean one value for all data, such as the "
         "weights of a regression: latents with one value for all data do not exist yet; use a "
         "torch.nn.Parameter in a network of your own. If each datum has its own value, let the guide "
-        f"see the data, as in q({names[0]} | ...). If you do mean one guide for all data, say "
+        f"see the data, as in q({names[0]} | ...). If one guide for all data is intended, use "
         "declare(..., local=True), or local = True in the class."
     )
 
@@ -51,9 +51,9 @@ def check_informed(
 def _is_shared(site: Site) -> bool:
     """Whether all data of a site share one distribution, judged by the strides of its parameters.
 
-    A parameter that the plate expanded has no step between data; what a network computed has one,
-    also where its numbers are equal, and so has what depends on a summed class. Where that cannot be
-    told, as of a flow, the answer is no.
+    A parameter that the plate expanded has stride 0 over the data. The output of a network has
+    another stride, even if its values are equal, and so has a value that depends on a summed class.
+    If this cannot be determined, as for a normalizing flow, the result is false.
     """
     fn = site["fn"]
     base = innermost(fn)

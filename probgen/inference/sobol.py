@@ -14,7 +14,7 @@ from torch.quasirandom import SobolEngine
 from probgen.inference.traces import PairTrace, Site
 
 RANDOMIZATIONS = 16
-"""Independent scrambles; the spread of their averages is the standard error."""
+"""Number of independent scrambles; the standard error is estimated from their averages."""
 
 
 def rounded(num_samples: int) -> int:
@@ -46,7 +46,7 @@ def gaussian_noise(
         Shape `(num_samples, 1, *noise_shape)` by latent; the first points are the first scramble.
 
     Raises:
-        ValueError: a latent that is no transformation of independent Gaussian elements, or more
+        ValueError: a latent that is not a transformation of independent Gaussian elements, or more
             elements than Sobol points have dimensions.
 
     References:
@@ -157,7 +157,7 @@ def _is_independent(fn: Any) -> bool:
 
 
 def _check_draws(fn: Any) -> None:
-    """Refuse families that are not known to draw in this way, such as subclasses with an own `rsample`."""
+    """Refuse families that may draw in another way, such as subclasses with their own `rsample`."""
     for known in (
         torch.distributions.Normal,
         torch.distributions.Independent,

@@ -1,4 +1,4 @@
-"""One pass of guide and model: what every objective and every score is computed from.
+"""One pass of guide and model, from which every objective and every score is computed.
 
 Pyro's handlers run the pair once: the guide under `trace`, then the model replayed on it; discrete
 scalars that are not given get all their values at once.
@@ -46,8 +46,9 @@ class PairTrace:
         model_sums: dim of each variable summed in the model.
         num_data: size of the data plate.
         num_particles: size of the particle plate; one means there is none.
-        observed: for a partly observed variable, its values and where they hold, `(data,)` each.
-        pair_name: how messages call the pair.
+        observed: for a partly observed variable, its values and the mask of observed data, both
+            `(data,)`.
+        pair_name: the name of the pair in messages.
     """
 
     model: dict[str, Site]
@@ -65,7 +66,7 @@ class PairTrace:
         """Refuse a guide with a point mass, under which log q is not a density.
 
         Raises:
-            NoDensityError: names the latents, and says what to do instead.
+            NoDensityError: names the latents and what to do instead.
         """
         names = [name for name, site in self.guide.items() if is_point_mass(site["fn"])]
         if names:
@@ -78,7 +79,7 @@ class PairTrace:
     def allowed(self, name: str) -> Tensor | None:
         """Which classes of a summed variable are possible for each datum, or `None` where all are.
 
-        A row with the label admits that class only: shape `(classes, 1..., data)`.
+        A row with a label allows only that class: shape `(classes, 1..., data)`.
         """
         if name not in self.observed:
             return None
@@ -114,7 +115,7 @@ def trace_pair(
         data: tensors `(batch, *event_shape)` by variable name.
         num_particles: draws of the guide for each datum.
         observed: for a partly observed variable, a boolean mask `(batch,)`; where it is false
-            the value in `data` is not looked at and the variable is summed out.
+            the value in `data` is not used and the variable is summed out.
         noise: a handler that gives the guide's latents their values in place of random draws.
 
     Raises:
@@ -151,7 +152,7 @@ def trace_pair(
             raise ValueError(
                 f"{pair.name}: {name} is observed for some data only, and cannot be summed out "
                 "over its classes elsewhere. Only scalar discrete variables of the pair can be "
-                "partly observed; drop those data, or fill the holes."
+                "partly observed; drop those data, or fill in their values."
             )
     return PairTrace(
         model_sites,
@@ -185,15 +186,15 @@ def trace_guide(
         until: what comes after this variable in the guide is not run.
         num_particles: draws for each datum.
         observed: as in `trace_pair`.
-        noise: likewise.
+        noise: as in `trace_pair`.
 
     Returns:
-        The guide's sites, in place of the model's too.
+        A trace whose sites of the guide are also its sites of the model.
     """
     partly = {name: (data[name], mask) for name, mask in (observed or {}).items()}
     given = {name: value for name, value in data.items() if name not in partly}
     trace, dim = poutine.trace(), -2 if num_particles == 1 else -3
-    ended = suppress(_ReachedError)  # inside the trace, which has noted the site by then
+    ended = suppress(_ReachedError)  # inside the trace handler, which has recorded the site by then
     plate = _particles(num_particles)
     with SumOut(dim), plate, noise or nullcontext(), trace, ended, _StopAfter(until):
         pair.guide(**given)
@@ -204,7 +205,7 @@ def trace_guide(
 
 
 def _particles(num_particles: int) -> Any:
-    """The particle plate, left of the data's; one particle needs none."""
+    """The particle plate, to the left of the data plate; none for one particle."""
     return nullcontext() if num_particles == 1 else pyro.plate("particles", num_particles, dim=-2)
 
 
@@ -213,7 +214,7 @@ class _ReachedError(Exception):
 
 
 class _StopAfter(Messenger):
-    """Ends the run of a guide after one of its variables."""
+    """A handler that ends the run of a guide after one of its variables."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -225,7 +226,7 @@ class _StopAfter(Messenger):
 
 
 def log_prob(site: Site) -> Tensor:
-    """Log-probability of a site's value: its mask applied, its scale not."""
+    """Log-probability of a site's value, with its mask applied but not its scale."""
     kind = site["value"].device.type
     with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
         value: Tensor = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])

@@ -1,7 +1,7 @@
-"""Models, one file each: adding the file is all.
+"""Models, one file each: to add a model, add its file.
 
 A file that defines a public subclass of `LatentVariableModel` or `ImplicitModel` is a model:
-`pg.models.X`, a name on the command line (the file's, or what the class says by `registered_name`),
+`pg.models.X`, a name on the command line (the file's, or the class's `registered_name`),
 in its help, and in run directories. Importing this package imports no model and no PyTorch.
 """
 
@@ -18,15 +18,16 @@ Model = TypeVar("Model", bound=type)
 
 
 def register_model(model: Model) -> Model:
-    """Make a model of your own known by name, for this process; also as a decorator.
+    """Register a model of your own by name, for this process; can be used as a decorator.
 
     A run directory of the model can then be loaded without giving the pair. A process that loads it
-    must register the model first: nothing is imported by a name that a folder holds.
+    must register the model first: no code is imported because a folder names it.
 
     Args:
-        model: a subclass of `pg.LatentVariableModel` or `pg.ImplicitModel`. Its name is the class's in lower case, or
-            what the class says by `registered_name = "..."`. Its arguments are variables, numbers,
-            texts, library networks and lists of these, so that a run directory can hold them.
+        model: a subclass of `pg.LatentVariableModel` or `pg.ImplicitModel`. Its name is
+            that of the class in lower case, or its `registered_name = "..."`. Its arguments are
+            variables, numbers, texts, library networks and lists of these, so that a run directory
+            can hold them.
 
     Returns:
         The class, unchanged.
@@ -57,10 +58,10 @@ def register_model(model: Model) -> Model:
 
 
 def __getattr__(name: str) -> Any:
-    if name in (known := MODELS.attributes()):
-        return MODELS.get(known[name])
+    if name in (names := MODELS.attributes()):
+        return MODELS.get(names[name])
     if name == "__all__":
-        return sorted(known)
+        return sorted(names)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

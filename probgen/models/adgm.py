@@ -1,4 +1,4 @@
-"""The auxiliary deep generative model: M2 with a further latent that lets the guide be less simple."""
+"""The auxiliary deep generative model: M2 with an auxiliary latent for a flexible guide."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from probgen.variables import Variable
 class ADGM(LatentVariableModel):
     """p(y) p(z) p(x | y, z) p(a | x, y, z), inferred by q(a | x) q(y | a, x) q(z | a, x, y).
 
-    The auxiliary variable a leaves p(x, y, z) as it is. Averaged over a, the guide q(y, z | x) is a
+    The auxiliary variable a does not change p(x, y, z). Averaged over a, the guide q(y, z | x) is a
     mixture and so more flexible than without a.
 
     Args:

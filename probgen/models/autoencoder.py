@@ -20,9 +20,9 @@ class Autoencoder(LatentVariableModel):
     The guide is a point mass at f(x), so training maximizes the reconstruction
     $\log p(x \mid z = f(x))$ for each datum, in nats. With a `Normal` of fixed scale that is the
     squared error up to a factor and a constant; with `hidden=()` it is linear, and its codes span
-    the subspace of the leading principal components. The prior N(0, I) only names the shape of z and
-    plays no part in the training: the codes are not distributed like it, samples from it need
-    not look like data, and there is no ELBO and no score by importance sampling.
+    the subspace of the leading principal components. The prior N(0, I) only states the shape of z
+    and is not used in training: the codes are not distributed like it, samples from it need not
+    look like data, and there is no ELBO and no score by importance sampling.
 
     Args:
         x: the data: `Bernoulli`, or `Normal` with a scale that is fixed or learned.
@@ -32,7 +32,8 @@ class Autoencoder(LatentVariableModel):
         activation: class of the MLPs' nonlinearity.
         encoder: a network or network factory in place of the encoder's MLP, such as
             `pg.ConvEncoder`.
-        decoder: likewise for the decoder, such as `pg.ConvDecoder`.
+        decoder: a network or network factory in place of the decoder's MLP, such as
+            `pg.ConvDecoder`.
 
     References:
         Bourlard and Kamp, 1988, "Auto-association by multilayer perceptrons and singular value

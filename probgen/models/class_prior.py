@@ -21,7 +21,7 @@ each step, so that logits a few nats apart would otherwise take thousands of ste
 
 
 class LearnedClasses(Conditional):
-    """p(y) with learned logits, which starts uniform and changes `GAIN` times as fast as weights do."""
+    """p(y) with learned logits, at first uniform, which change `GAIN` times as fast as weights."""
 
     def __init__(self, variable: Variable) -> None:
         super().__init__(variable, learned=True)
@@ -59,15 +59,15 @@ def as_class_prior(prior: Any, owner: str, num_classes: int | None = None) -> Cl
     Args:
         prior: what a user gave.
         owner: for messages.
-        num_classes: how many classes there are, where that is known.
+        num_classes: how many classes there are, if that is known.
 
     Raises:
         ValueError: neither `"learned"`, `"uniform"` nor a probability above 0 of each class.
     """
-    ways = '"learned", "uniform", or the probability of each class, such as (0.9, 0.1)'
+    options = '"learned", "uniform", or the probability of each class, such as (0.9, 0.1)'
     if isinstance(prior, str):
         if prior not in ("learned", "uniform"):
-            raise ValueError(f"{owner}: class_prior must be {ways}; got {prior!r}.")
+            raise ValueError(f"{owner}: class_prior must be {options}; got {prior!r}.")
         return cast(ClassPrior, prior)
     try:
         given: list[Any] = list(prior.tolist() if hasattr(prior, "tolist") else prior)
@@ -75,7 +75,7 @@ def as_class_prior(prior: Any, owner: str, num_classes: int | None = None) -> Cl
         given = []
     real = [isinstance(p, Real) and not isinstance(p, bool) for p in given]
     if len(given) < 2 or not all(real):
-        raise ValueError(f"{owner}: class_prior must be {ways}; got {prior!r}.")
+        raise ValueError(f"{owner}: class_prior must be {options}; got {prior!r}.")
     shares = [float(p) for p in given]
     if num_classes is not None and len(shares) != num_classes:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The conditional VAE: M2 where the class, or any other condition, is always given."""
+"""The conditional VAE: M2 with a class, or any other condition, that is always given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Factor analysis: the linear-Gaussian model with a closed form, the library's yardstick."""
+"""Factor analysis: the linear-Gaussian model, whose log p(x) and posterior have a closed form."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FactorAnalysis(LatentVariableModel):
 
     The guide is linear with one learned scale for all data, the form of the true posterior up to
     its correlations. `log_prob` and `posterior` are exact, and `set_maximum_likelihood` finds the
-    parameters by EM, with the guide at the posterior.
+    parameters by EM, and sets the guide to the posterior.
 
     Args:
         x: a `Normal`; its scale is learned, one for each element.
@@ -88,7 +88,8 @@ class FactorAnalysis(LatentVariableModel):
 
         Args:
             x: shape `(data, *event_shape)`.
-            tolerance: EM ends when an iteration raises the log-likelihood by less, in nats per datum.
+            tolerance: EM ends if an iteration raises the log-likelihood by less than this, in nats
+                per datum.
             max_iterations: the largest number of iterations.
 
         Raises:
@@ -139,7 +140,7 @@ class FactorAnalysis(LatentVariableModel):
     def log_prob(self, x: Tensor) -> Tensor:
         r"""The exact log N(x; b, W Wᵀ + diag(σ²)) of data `(data, *event_shape)`, nats per datum.
 
-        By the Woodbury identity, so that the cost is linear in the number of elements of x.
+        It uses the Woodbury identity, so that the cost is linear in the number of elements of x.
         """
         precision, scaled, centred = self._moments(x)
         chol = torch.linalg.cholesky(precision)

@@ -1,4 +1,4 @@
-"""The generative adversarial network: a generator, which is trained against a critic."""
+"""The generative adversarial network: a generator that is trained with a critic (discriminator)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ class GAN(ImplicitModel):
     """A generative adversarial network: z ~ p(z), x = G(z), with no density of x.
 
     The model is the generator alone. The critic D belongs to the objective "adversarial", which
-    `pg.fit` takes for this model: D learns to tell data from samples, and G learns to make samples
-    that D takes for data. Settings of the critic and the loss are those of `pg.Adversarial`.
+    `pg.fit` uses for this model: D learns to tell data from samples, and G learns to generate
+    samples that D classifies as data. Settings of the critic and the loss are those of
+    `pg.Adversarial`.
 
     Args:
         x: the data. The generator returns the mean of the family: any real number for `Normal`,

@@ -1,4 +1,4 @@
-"""Maximum likelihood of linear-Gaussian models, and how its solution becomes the parameters of a pair."""
+"""Maximum likelihood of linear-Gaussian models, and the parameters of a pair from its solution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from probgen.pair import LatentVariableModel
 from probgen.variables import SCALE_FLOOR, raw_from_scale
 
 LEAST_VARIANCE = (2 * SCALE_FLOOR) ** 2
-"""Smaller noise variances count as zero: a learned scale never falls below `SCALE_FLOOR`."""
+"""Smaller noise variances are treated as zero: a learned scale never falls below `SCALE_FLOOR`."""
 
 
 def rows_for(pair: Any, x: Any, owner: str) -> Tensor:
@@ -44,7 +44,7 @@ def rows_for(pair: Any, x: Any, owner: str) -> Tensor:
 def set_parameters(
     pair: LatentVariableModel, loadings: Tensor, mean: Tensor, noise: Tensor
 ) -> None:
-    r"""Set a linear-Gaussian pair, and its guide to the posterior, which must be diagonal.
+    r"""Set a linear-Gaussian pair's parameters, and its guide to the posterior, which must be diagonal.
 
     Args:
         pair: a `FactorAnalysis` or `PPCA`.
@@ -69,16 +69,18 @@ def set_parameters(
 def factor_analysis(
     covariance: Tensor, num_latents: int, *, tolerance: float, max_iterations: int
 ) -> tuple[Tensor, Tensor, list[float]]:
-    r"""Loadings and noise variances that maximize the likelihood, by an EM that never lowers it.
+    r"""Loadings and noise variances that maximize the likelihood, by EM, which never lowers it.
 
     Given σ² the best W is in closed form, from the leading eigenvectors of
     $\mathrm{diag}(\sigma^{-1})\, S\, \mathrm{diag}(\sigma^{-1})$; at that W the M-step of EM is
-    $\sigma^2 = \mathrm{diag}(S - W W^\top)$. W comes out in the rotation whose posterior is diagonal.
+    $\sigma^2 = \mathrm{diag}(S - W W^\top)$. W has the rotation for which the posterior is
+    diagonal.
 
     Args:
         covariance: S of the data, in float64.
         num_latents: fewer than its rows.
-        tolerance: EM ends when an iteration raises the log-likelihood by less, in nats per datum.
+        tolerance: EM ends if an iteration raises the log-likelihood by less than this, in nats per
+            datum.
         max_iterations: the largest number of iterations.
 
     Returns:

@@ -1,4 +1,4 @@
-"""M1+M2: an M2 on the latents of a VAE, both in one model."""
+"""M1+M2: an M2 on the latents of a VAE, as one model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class M1M2(LatentVariableModel):
         z1: the latent next to the data, from which the classifier q(y | z1) predicts the class.
         z2: the latent for all of z1 that does not depend on the class.
         hidden: widths of the hidden layers between x and z1 (reversed in the decoder).
-        hidden_class: likewise between z1, y and z2.
+        hidden_class: widths of the hidden layers between z1, y and z2.
         activation: class of the networks' nonlinearity.
         class_prior: p(y): `"uniform"`; `"learned"` with all other parameters; or the probability of each
             class.
@@ -93,7 +93,7 @@ class M1M2(LatentVariableModel):
             m1: the VAE; its latent is a vector.
             m2: its data are a vector of elements of that latent, standardized.
             columns: indices of the elements of the latent that are the M2's data; by default all. The
-                others have the VAE's prior, whatever the class.
+                others have the VAE's prior for every class.
             mean: what was subtracted from these elements, by default 0.
             scale: what they were divided by, by default 1.
 
@@ -134,8 +134,8 @@ class M1M2(LatentVariableModel):
                 f"latent {tuple(z1.event_shape)}, {len(mean)} means and {len(scale)} scales."
             )
         kinds = (torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64)
-        odd = columns.dtype in kinds or columns.dim() != 1
-        if odd or columns.min() < 0 or len(columns.unique()) < len(columns):
+        invalid = columns.dtype in kinds or columns.dim() != 1
+        if invalid or columns.min() < 0 or len(columns.unique()) < len(columns):
             raise ValueError(
                 "M1M2.stacked: columns must be the numbers of elements of the latent, each once, from 0 to "
                 f"{size - 1}; got {columns.tolist()}."
@@ -193,7 +193,7 @@ class M1M2(LatentVariableModel):
 
 
 class _FromLatent(nn.Module):
-    """A network that sees some elements of its first input, z1, after they were standardized."""
+    """A network whose first input is some elements of z1, standardized."""
 
     columns: Tensor
     mean: Tensor
@@ -235,7 +235,7 @@ class _ToLatent(_FromLatent):
 
 
 def _raw(scale: Tensor) -> Tensor:
-    """The raw scale of a scale. Above 20 it is the scale plus a constant, as its exponential may overflow."""
+    """The raw scale of a scale. Above 20 it is the scale plus a constant, without overflow."""
     return raw_from_scale(scale.clamp(max=20)) + (scale - 20).clamp(min=0)
 
 

@@ -42,8 +42,8 @@ class PPCA(FactorAnalysis):
             x: shape `(data, *event_shape)`.
 
         Raises:
-            ValueError: x of the wrong shape, with NaN or infinite values, of fewer than two data, or as
-                many latents as elements of x, or more: no noise would be left.
+            ValueError: x of the wrong shape, with NaN or infinite values, of fewer than two
+                data, or as many latents as elements of x, or more, which would leave no noise.
         """
         num_latents = self.loadings.shape[1]
         rows = rows_for(self, x, f"{self.name}.set_maximum_likelihood")

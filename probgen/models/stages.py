@@ -1,4 +1,4 @@
-"""The check of the two stages of a stacked M1+M2."""
+"""Check the two stages of a stacked M1+M2."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ class VAE(LatentVariableModel):
         activation: class of the MLPs' nonlinearity.
         encoder: a network or network factory in place of the encoder's MLP, such as
             `pg.ConvEncoder`.
-        decoder: likewise for the decoder, such as `pg.ConvDecoder`.
+        decoder: a network or network factory in place of the decoder's MLP, such as
+            `pg.ConvDecoder`.
 
     References:
         Kingma and Welling, 2014, "Auto-encoding variational Bayes".

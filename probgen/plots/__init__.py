@@ -10,7 +10,7 @@ __all__ = [*__all__, "report"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "report":  # drawn by probgen.reports, which stands above
+    if name == "report":  # defined in probgen.reports, a layer above this one
         return importlib.import_module("probgen.reports.run").report
     return _getattr(name)
 

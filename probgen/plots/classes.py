@@ -1,4 +1,4 @@
-"""Pictures of classes: class and style of images, errors of a classifier and their calibration."""
+"""Pictures of classes: class and style of images, errors and calibration of a classifier."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def analogies(
         label: the variable of the class.
         latent: the style; by default the last latent of the guide.
         names: names of the classes.
-        pixels: a function from x to images, for x that are no images, such as a classifier's
+        pixels: a function from x to images, if x is not images itself, such as a classifier's
             `from_x`.
         seed: of latents that are drawn before the style.
         ax: where to draw.
@@ -115,7 +115,7 @@ def denoising(
     """Images, the same images with noise, and reconstructions of the noisy images: one row each.
 
     Args:
-        pairs: models of x by their names; those that condition on y are given it.
+        pairs: models of x by name; y is given to those that condition on it.
         noisy: the images with noise, as x.
         clean: the images without noise.
         y: their classes.
@@ -126,7 +126,7 @@ def denoising(
         The axes. Labels of the rows state the root mean squared error from the clean images.
 
     Raises:
-        ValueError: data that do not fit a pair, or that are no images.
+        ValueError: data that do not fit a pair, or that are not images.
 
     Example:
         >>> import torch, probgen as pg
@@ -169,7 +169,7 @@ def confusion(
         The axes; the title states the error in percent.
 
     Raises:
-        ValueError: no square matrix of counts.
+        ValueError: not a square matrix of counts.
 
     Example:
         >>> import probgen as pg

@@ -18,7 +18,7 @@ METRIC_HEIGHT = 0.45
 
 
 class Curves(Protocol):
-    """What is drawn, such as a `pg.FitResult`; `quantity` and `metrics` may be missing."""
+    """The curves to draw, such as a `pg.FitResult`; `quantity` and `metrics` may be missing."""
 
     pair: Any
     elbo: list[float]
@@ -31,7 +31,8 @@ def learning_curve(result: Curves, *, ax: Axes | None = None) -> Axes:
     """The objective on training and validation data against epochs, with the epoch that was kept.
 
     Further metrics of the objective, such as those of several players, are drawn below each other
-    under it. The vertical axis is cut if the first epochs would hide the others.
+    under it. The vertical axis leaves out the first epochs if these would hide the differences of
+    the others.
 
     Args:
         result: what `pg.fit` returned. Its `quantity` names the objective, "ELBO" if there is none;
@@ -90,7 +91,7 @@ def learning_curve(result: Curves, *, ax: Axes | None = None) -> Axes:
 
 
 def _panels_below(ax: Axes, number: int) -> list[Axes]:
-    """Axes below one that share its epochs; it shrinks, and a figure of its own grows, for them."""
+    """Divide axes into one for the objective and new ones below it; return the new ones."""
     if not number:
         return []
     figure, place = ax.get_figure(root=True), ax.get_subplotspec()

@@ -1,4 +1,4 @@
-"""Pictures of a score: for which data its importance weights are reliable."""
+"""Pictures of a score: for which data the importance weights are reliable."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def importance_weights(
     For data above the line, the errors that the score states are not reliable.
 
     Args:
-        score: what `pg.log_marginal_likelihood` returned.
+        score: the result of `pg.log_marginal_likelihood`.
         data: the data that were scored; if they are images, the worst are shown.
         name: the variable of `data` that holds the images.
         worst: how many data to number.

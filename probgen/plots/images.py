@@ -38,11 +38,11 @@ def images(
         columns: images in a row; by default the grid is as square as possible.
         title: of the picture.
         limits: values shown black and white; by default the 0.5 % and 99.5 % quantiles of `x`, so
-            that a single extreme pixel does not grey out the rest.
+            that a single extreme pixel does not make all others grey.
         ax: where to draw.
 
     Raises:
-        ValueError: the values are no square images.
+        ValueError: the values are not square images.
 
     Returns:
         The axes.
@@ -94,7 +94,7 @@ def reconstructions(
         The axes.
 
     Raises:
-        ValueError: data that do not fit the pair, or that are no images.
+        ValueError: data that do not fit the pair, or that are not images.
 
     Example:
         >>> import torch, probgen as pg
@@ -151,13 +151,13 @@ def samples(
         limits: values shown black and white.
         seed: of the draws.
         ax: where to draw.
-        **given: what to hold fixed, such as `y=torch.arange(10)`.
+        **given: variables to condition on, such as `y=torch.arange(10)`.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: no such variable, or one made of classes.
+        ValueError: no such variable, or a class.
 
     Example:
         >>> import torch, probgen as pg
@@ -167,7 +167,7 @@ def samples(
         'Means of p(x | ...) for 9 draws from the prior of VAE'
     """
     factor = pair.factors("p").get(name)
-    if factor is None or not factor.parents:  # nothing that a mean could be given
+    if factor is None or not factor.parents:  # no latent on which a mean could be conditioned
         drawn = pair.sample(n, seed=seed, **given)
         if name not in drawn:
             raise ValueError(f"samples: no variable {name!r} among {', '.join(drawn)}.")
@@ -197,7 +197,7 @@ def as_images(x: Tensor | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Values as images `(n, height, width)`.
 
     Raises:
-        ValueError: they are none.
+        ValueError: they are not images.
     """
     array = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=float)
     if array.ndim == 4 and array.shape[1] == 1:

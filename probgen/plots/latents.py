@@ -1,4 +1,4 @@
-"""Pictures of latents: where data are encoded to."""
+"""Pictures of latents: the posterior means of data."""
 
 from __future__ import annotations
 

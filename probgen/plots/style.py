@@ -1,4 +1,4 @@
-"""How pictures look: axes, colours, names, the style of a printed page; and files without a screen."""
+"""The style of pictures: axes, colours, names and printed pages; and drawing into files."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def save(
         path: ends in .png, .pdf or .svg.
         draw: a function of this package.
         *args: its arguments.
-        within: a run directory that the file must not leave by a link.
-        **named: likewise.
+        within: a run directory; the file must not be outside of it because of a link.
+        **named: its keyword arguments.
 
     Raises:
         OSError: the file cannot be written.

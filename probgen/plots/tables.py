@@ -1,4 +1,4 @@
-"""Pictures of data that are no images: reconstructions of each element, and draws with the data."""
+"""Pictures of data that are not images: reconstructions of each element, and draws with the data."""
 
 from __future__ import annotations
 
@@ -112,13 +112,13 @@ def draws(
         name: the variable to draw.
         seed: of the draws.
         ax: where to draw.
-        **given: what to hold fixed.
+        **given: variables to condition on.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: no such variable, or something given that depends on what is drawn.
+        ValueError: no such variable, or a given variable depends on one that is drawn.
 
     Example:
         >>> import torch, probgen as pg

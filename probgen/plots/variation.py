@@ -1,4 +1,4 @@
-"""Pictures of what changes in x when a latent varies: over a plane, or one element at a time."""
+"""Pictures of x while a latent varies: over a plane, or one element at a time."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def manifold(
         n: cells in each direction.
         seed: of the other variables that the model draws.
         ax: where to draw.
-        **given: what to hold fixed, one datum each, such as `y=torch.tensor([3])`.
+        **given: variables to condition on, one datum each, such as `y=torch.tensor([3])`.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: the latent has not two elements, its prior depends on another variable, or x is
-            no image.
+        ValueError: the latent does not have two elements, its prior depends on another variable, or
+            x is not an image.
 
     References:
         Kingma and Welling, 2014, "Auto-encoding variational Bayes", figure 4.
@@ -103,7 +103,7 @@ def traversals(
     seed: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
-    """What changes in x when one element of a latent varies and the others stay at a datum's mean.
+    """Changes of x while one element of a latent varies and the others stay at a datum's mean.
 
     The elements whose posterior means vary most over the data come first. Images are drawn as a
     grid with one row per element; other data as lines, for the first element only.
@@ -116,7 +116,7 @@ def traversals(
         rows: how many elements of the latent.
         steps: how many values of each element.
         span: values run from the prior's quantile at −span to that at span, as of N(0, 1); for a
-            Gaussian prior, so many standard deviations from its mean.
+            Gaussian prior, this number of standard deviations from its mean.
         labels: names of the elements of x, such as the columns of a table.
         are_images: whether x holds images; by default if it has a height and a width, or is a
             vector whose length is a square of at least 49.
@@ -137,29 +137,33 @@ def traversals(
         >>> len(ax.lines)  # one line per element of x
         3
     """
-    found = traverse(
+    traversal = traverse(
         pair, named_data(x, name), latent, name,
         rows=rows, steps=steps, span=span, seed=seed, owner="traversals",
     )  # fmt: skip
     if are_images is None:
         field = x.fields.get(name) if isinstance(x, Dataset) else None
-        are_images = looks_like_images(found.means.shape[1:]) if field is None else field.is_images
+        are_images = (
+            looks_like_images(traversal.means.shape[1:]) if field is None else field.is_images
+        )
     if are_images:
-        return _draw_traversal_images(found, latent, limits_of(pair, name), ax)
-    return _draw_traversal_lines(found, latent, name, labels, ax)
+        return _draw_traversal_images(traversal, latent, limits_of(pair, name), ax)
+    return _draw_traversal_lines(traversal, latent, name, labels, ax)
 
 
 def _draw_traversal_images(
-    found: Traversal, latent: str, limits: tuple[float, float] | None, ax: Axes | None
+    traversal: Traversal, latent: str, limits: tuple[float, float] | None, ax: Axes | None
 ) -> Axes:
     """A row of images per element."""
-    values, normal, steps = found.values, found.normal, len(found.normal)
-    ax = images(found.means, columns=steps, limits=limits, ax=ax)
-    height, width = as_images(found.means).shape[1:]
-    places = [row * (height + 1) + height / 2 - 0.5 for row in range(len(found.elements))]
-    ax.set_yticks(places, [f"{latent}[{int(element)}]" for element in found.elements])
+    values, normal, steps = traversal.values, traversal.normal, len(traversal.normal)
+    ax = images(traversal.means, columns=steps, limits=limits, ax=ax)
+    height, width = as_images(traversal.means).shape[1:]
+    places = [row * (height + 1) + height / 2 - 0.5 for row in range(len(traversal.elements))]
+    ax.set_yticks(places, [f"{latent}[{int(element)}]" for element in traversal.elements])
     ticks = [0, steps // 2, steps - 1]
-    same_values = bool(torch.allclose(values, values[:, :1]))  # one axis then serves all rows
+    same_values = bool(
+        torch.allclose(values, values[:, :1])
+    )  # then one axis is enough for all rows
     if same_values and not torch.equal(values[:, 0], normal):
         words = _rounded(values[ticks, 0])
     else:
@@ -175,17 +179,17 @@ def _draw_traversal_images(
 
 
 def _draw_traversal_lines(
-    found: Traversal, latent: str, name: str, labels: Sequence[str] | None, ax: Axes | None
+    traversal: Traversal, latent: str, name: str, labels: Sequence[str] | None, ax: Axes | None
 ) -> Axes:
     """Lines of the ten elements of x that change most with the first element of the latent."""
     ax = axes(ax)
-    lines = found.means[: len(found.normal)].flatten(1)
+    lines = traversal.means[: len(traversal.normal)].flatten(1)
     change = lines.max(0).values - lines.min(0).values
     most = change.argsort(descending=True, stable=True)[:10]
     for element, colour in zip(most.sort().values, palette(), strict=False):
         label = element_label(name, int(element), labels)
-        ax.plot(found.values[:, 0], lines[:, element], color=colour, label=label)
-    varied = f"{latent}[{int(found.elements[0])}]"
+        ax.plot(traversal.values[:, 0], lines[:, element], color=colour, label=label)
+    varied = f"{latent}[{int(traversal.elements[0])}]"
     ax.set(xlabel=varied, ylabel=f"mean of {name}")
     ax.set_title(f"{varied} varied, the others at a datum's mean")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -193,7 +197,7 @@ def _draw_traversal_lines(
 
 
 def _rounded(values: Tensor) -> list[str]:
-    """Numbers with as many decimal places as it takes to tell them apart."""
+    """Numbers with as many decimal places as are needed to distinguish them."""
     between = float(values.max() - values.min())
     places = max(1, 1 - math.floor(math.log10(between))) if between > 0 else 1
     return [f"{float(value):.{places}f}" for value in values]

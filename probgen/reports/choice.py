@@ -1,4 +1,4 @@
-"""Which pictures of a run its model and data allow, and why not the others."""
+"""The pictures that a run's model and data allow, and the reasons why others are left out."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from probgen.point_mass import PointMass
 from probgen.runs.run import Run
 
 QUICK_DATA, QUICK_SAMPLES = 500, 500
-"""Number of data and of importance samples of the diagnostics if no score was saved."""
+"""Number of data and of importance samples for the diagnostics if no score was saved."""
 
 MOST_POINTS, MOST_IMAGES, MOST_CLASSES = 2000, 40, 50
-"""Data in a picture of points, images in one of reconstructions, and classes told apart by colour."""
+"""Data in a picture of points, images in one of reconstructions, and classes with own colours."""
 
 ALL_PICTURES = (
     "learning_curve", "metrics", "reconstructions", "samples", "latent_scatter", "manifold",
@@ -48,7 +48,7 @@ class PictureChoice:
 
     Attributes:
         run: the run.
-        test: the test data, or what comes nearest.
+        test: the test data; or the validation or the training data, if there are none.
         column_names: names of a table's columns, if it has names.
         progress: show a progress bar while importance weights are drawn.
         pictures: functions that draw on the axes `ax=`, by the picture's name.
@@ -71,7 +71,7 @@ class PictureChoice:
         pair = choice.pair
         name = next((n for n in pair.data_names if n in test.values and n != "y"), None)
         if name is None or not pair.factors("p"):
-            choice._skip("the pair does not say by conditionals what its data are", *ALL_PICTURES)
+            choice._skip("the pair has no conditionals that name its data", *ALL_PICTURES)
             choice._add_weights("x", False)
             if not run.result.metrics:
                 choice.skipped.pop("metrics", None)
@@ -115,7 +115,7 @@ class PictureChoice:
         """Reconstructions of the data, and samples."""
         pair, known = self.pair, self.known
         if is_class(pair.variables[name]):
-            reason = f"{name} is made of classes, which have no mean"
+            reason = f"{name} consists of classes, which have no mean"
             self._skip(reason, "reconstructions", "samples", "manifold", "traversals")
             return
         points = _first(known, MOST_POINTS)
@@ -124,8 +124,10 @@ class PictureChoice:
         elif not pair.factors("q") or _needs_class(pair, known):
             self._skip("the guide infers no latent without the class", "reconstructions")
         elif is_images:
-            shown = _first(known, MOST_IMAGES)
-            self.pictures["reconstructions"] = partial(reconstructions, pair, shown, name=name)
+            first_images = _first(known, MOST_IMAGES)
+            self.pictures["reconstructions"] = partial(
+                reconstructions, pair, first_images, name=name
+            )
         else:
             self.pictures["reconstructions"] = partial(
                 elements, pair, points, name=name, labels=self.column_names
@@ -143,7 +145,7 @@ class PictureChoice:
             self.pictures["samples"] = partial(draws, pair, points, name=name)
 
     def _add_latents(self, name: str, is_images: bool) -> None:
-        """Where data are encoded to, and what changes when the latent varies."""
+        """Posterior means of the data, and what changes if the latent varies."""
         pair, points = self.pair, _first(self.known, MOST_POINTS)
         factors = pair.factors("q").items()
         latent = next((n for n, factor in factors if not factor.variable.discrete), None)
@@ -164,7 +166,9 @@ class PictureChoice:
         if not is_images:
             self._skip("the data are no images", "manifold")
         elif pair.variables[latent].event_shape.numel() != 2 or not is_root:
-            reason = f"{latent} has not two elements with a prior that depends on nothing"
+            reason = (
+                f"{latent} does not have two elements, or its prior depends on another variable"
+            )
             self._skip(reason, "manifold")
         elif not has_quantiles:
             self._skip(without_quantiles, "manifold")
@@ -191,7 +195,7 @@ class PictureChoice:
         if score is None:
             scored = _first(scored, QUICK_DATA)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the picture shows what they say
+                warnings.simplefilter("ignore")  # the picture shows the same information
                 try:
                     score = log_marginal_likelihood(
                         pair, scored, num_samples=QUICK_SAMPLES, progress=self.progress
@@ -210,7 +214,7 @@ def _first(data: Dataset, n: int) -> Dataset:
 
 
 def _labels(data: Dataset) -> Any:
-    """The class of each datum, by its name if classes have names; `None` if not all are known."""
+    """The class of each datum, or its name if classes have names; `None` if not all are known."""
     if "y" not in data.values or "y" in data.observed or len(data["y"].unique()) > MOST_CLASSES:
         return None
     codes = data["y"].numpy()

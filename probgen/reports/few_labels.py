@@ -31,7 +31,7 @@ def few_labels_report(
     The two small models are trained here, the CVAE on the classes that the classifier predicts.
 
     Args:
-        found: what `pg.few_labels` returned.
+        found: the result of `pg.few_labels`.
         data: the data it was given.
         folder: where to write.
         seed: of the small models and the noise.

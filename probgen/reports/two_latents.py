@@ -1,4 +1,4 @@
-"""Pictures of images by a VAE and a CVAE with two latents, which are trained for them."""
+"""Pictures of a VAE and a CVAE with two latents, which are trained for these pictures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pictures_of_two_latents(
         classifier: predicts the classes of the training rows.
         pixels: training rows, shape `(rows, pixels)`.
         rows: test rows, shape `(rows, pixels)`.
-        codes: their classes 0, 1, ...
+        codes: classes 0, 1, ... of the test rows.
         one_of_each: an index of a test row of each class.
         names: names of the classes.
         seed: of the models and the noise.
@@ -67,17 +67,19 @@ def pictures_of_two_latents(
     }  # fmt: skip
     for pair, given in ((vae, train.only("x")), (cvae, train)):
         if fit(pair, given, **settings).stopped == "interrupted":
-            raise KeyboardInterrupt  # no pictures of a half-trained model
+            raise KeyboardInterrupt  # do not draw a model whose training was stopped
     test = Dataset({"x": rows / top, "y": codes}, redrawn=binarized)
-    few = test.subset(torch.from_numpy(one_of_each))
-    both = {"VAE, 2 latents": vae, "CVAE, 2 latents": cvae}
+    examples = test.subset(torch.from_numpy(one_of_each))
+    models = {"VAE, 2 latents": vae, "CVAE, 2 latents": cvae}
     return {
         **{
             f"styles_of_class_{code}": partial(manifold, cvae, y=torch.tensor([code]), n=12)
             for code in (0, len(names) - 1)
         },
         "latent_spaces": partial(_latent_spaces, vae, cvae, test, [names[c] for c in codes]),
-        "denoising": partial(denoising, both, _with_noise(few, seed), few["x"], few["y"]),
+        "denoising": partial(
+            denoising, models, _with_noise(examples, seed), examples["x"], examples["y"]
+        ),
     }
 
 

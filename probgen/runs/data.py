@@ -1,4 +1,4 @@
-"""The data of a run: loaded again and compared with what it was trained on, or other data prepared alike."""
+"""The data of a run: loaded again and compared, or other data prepared in the same way."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from probgen.storage.run_records import BESIDE
 
 
 def training_data(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration says about each part of the data: size, shapes, transformations, hash."""
+    """What a configuration states about each part of the data: size, shapes, transformations, hash."""
     return {part: about for part, about in config["data"].items() if part not in BESIDE}
 
 
@@ -33,22 +33,24 @@ def reload_data(path: Path, config: Mapping[str, Any], pair: LatentVariableModel
         pair: its pair.
 
     Raises:
-        RunError: the data did not come from a file, the configuration says where from in a way that
-            `load` does not understand, or the data have changed.
+        RunError: the data did not come from a file, the configuration has arguments that `load`
+            does not accept, or the data have changed.
         FileNotFoundError: the file is gone.
     """
     source = config["data"]["source"]
     if source is None:
         raise RunError(
-            f"{path} was trained on arrays, and does not know where they came from. Score them "
-            "from Python: pg.log_marginal_likelihood(run.pair, data); or name a file that has them."
+            f"{path} was trained on arrays, whose origin it does not know. Score them "
+            "from Python: pg.log_marginal_likelihood(run.pair, data); or name a file that holds them."
         )
     with _source_errors(path, source):
         splits = load(**_load_arguments(source))
     hashes = config["data"].get("loaded")
     for part, loaded in splits.parts.items():
         about = training_data(config).get(part, {})
-        if hashes is None and part == "validation":  # an older run: fit may have been given another
+        if (
+            hashes is None and part == "validation"
+        ):  # in an older run other data may have been given to fit
             _compare_validation(path, pair, about, loaded, source["name"])
             continue
         before = hashes.get(part) if hashes else about.get("hash")
@@ -91,7 +93,7 @@ def load_other_data(
         if whole.transformations.get("y", "") != before:
             raise RunError(
                 f"{name}: its labels are {whole.transformations.get('y') or '0, 1, ...'}, but those "
-                f"of the training data {before or '0, 1, ...'}. Code both alike, as 0, 1, ..."
+                f"of the training data {before or '0, 1, ...'}. Code both in the same way, as 0, 1, ..."
             )
     columns = None if source is None else source.get("columns")
     return Splits(whole, source={"name": name, "columns": columns})
@@ -99,18 +101,18 @@ def load_other_data(
 
 @contextmanager
 def _source_errors(path: Path, source: Mapping[str, Any]) -> Iterator[None]:
-    """Anybody may have written a configuration, so what it tells `load` may be wrong in any way."""
+    """A configuration may be of unknown origin, so any argument of `load` in it may be wrong."""
     subject = (
         f"The configuration of {path} was not written by this version of probgen: its data source"
     )
-    way_out = "Score from Python: pg.log_marginal_likelihood(run.pair, data); or train again."
+    remedy = "Score from Python: pg.log_marginal_likelihood(run.pair, data); or train again."
     unknown = [key for key in source if key not in signature(load).parameters]
     if unknown:
-        raise RunError(f"{subject} has {unknown[0]!r}, which load does not take. {way_out}")
+        raise RunError(f"{subject} has {unknown[0]!r}, which load does not take. {remedy}")
     try:
         yield
     except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        raise RunError(f"{subject} cannot be used ({error}). {way_out}") from error
+        raise RunError(f"{subject} cannot be used ({error}). {remedy}") from error
 
 
 def _load_arguments(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def _load_arguments(source: Mapping[str, Any]) -> dict[str, Any]:
 def _compare_validation(
     path: Path, pair: LatentVariableModel, about: Mapping[str, Any], loaded: Dataset, name: str
 ) -> None:
-    """An older run states the hash of what it validated on, which may not be the validation part."""
+    """An older run states the hash of its validation data, which may not be the validation part."""
     part = known_part(pair, loaded)
     if about and fingerprint(part.values, part.observed) != about["hash"]:
         warnings.warn(
@@ -138,7 +140,7 @@ def _compare_validation(
 def _what_changed(
     path: Path, config: Mapping[str, Any], part: str, loaded: Dataset, name: str
 ) -> str:
-    """Why a part that was loaded again differs from what it was."""
+    """The reason why a part that was loaded again differs from the stored description."""
     about = training_data(config).get(part, {})
     before = {} if about.get("given") else about.get("transformations", {})
     now = {name: words for name, words in loaded.transformations.items() if name in before}

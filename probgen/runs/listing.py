@@ -34,7 +34,7 @@ def runs_below(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def overview(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """One line about a run, without building its pair or loading tensors.
+    """An overview of one run, without building its pair or loading tensors.
 
     Raises:
         RunError: the run is damaged.
@@ -51,17 +51,33 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any]:
         try:
             check_progress(progress)
         except ValueError as error:
-            raise RunError(f"{file} is no file of a run: {error}") from error
+            raise RunError(f"{file} is not a file of a run: {error}") from error
     elbo, validation = progress["elbo"], progress.get("validation_elbo")
     return {
         "run": str(folder),
         "model": config["name"],
         "data": config["data"]["train"]["name"],
         "epochs": len(elbo),
+        "quantity": quantity_of(config, progress),
         "elbo": elbo[-1] if elbo else None,
         "validation_elbo": validation[progress.get("best_epoch", 0) - 1] if validation else None,
         "status": progress.get("stopped", "completed") if ended else "unfinished",
     }
+
+
+def quantity_of(config: Mapping[str, Any], progress: Mapping[str, Any]) -> str:
+    """The name of the value that a run maximized, such as `"ELBO"`.
+
+    Version 0.1.0 did not record it. Its objectives were ELBOs, `SemiSupervised` and functions.
+
+    Args:
+        config: the configuration of the run.
+        progress: its curves, as they are recorded with the weights.
+    """
+    if "quantity" in progress:
+        return str(progress["quantity"])
+    objective = str(config["settings"].get("objective", "elbo"))
+    return "ELBO" if objective in ("elbo", "analytic-kl") or "ELBO" in objective else "objective"
 
 
 def state_file(folder: Path) -> Path | None:
@@ -87,7 +103,7 @@ def _folders_with_configuration(folder: Path) -> Iterator[tuple[Path, OSError | 
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a configuration is that of a run and not that of another program."""
+    """Whether a configuration belongs to a run and not to another program."""
     if any(name.endswith(".safetensors") for name in os.listdir(folder)):
         return True
     return b'"run"' in read_file(folder / CONFIG, 2**23)

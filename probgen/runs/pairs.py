@@ -1,8 +1,9 @@
-"""The pair of a run, built again: by the library alone, or by code that the reader has to trust.
+"""The pair of a run, built again: by the library alone, or by code that the user has to trust.
 
-A run directory may come from anybody. Its configuration names the Python file of a pair and the hash of
-that file, and its author may have written anything there. So a file is never run only because a
-configuration names it, wherever it lies: the reader has to consent, or to give the pair.
+A run directory may be of unknown origin. Its configuration names the Python file of a pair and the
+hash of that file, and its author may have written anything there. So a file is never run only
+because a configuration names it, in whatever folder it is: the user has to allow it, or to give the
+pair.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from probgen.storage.user_code import build_from_file
 LARGEST_CODE = 2**22
 """Largest Python file that is read, bytes."""
 MOST_CONSTANTS = 10**7
-"""Most numbers that a pair may have beside its weights, such as the parameters of a fixed prior."""
+"""The most numbers that a pair may have besides its weights, such as those of a fixed prior."""
 
 
 class UntrustedCodeError(RunError):
-    """Only code can build the pair, and the reader neither trusted it nor gave the pair."""
+    """Only code can build the pair, and the user neither trusted it nor gave the pair."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Code:
             content = _content(file)
             if content is not None and hashlib.sha256(content).hexdigest() == self.sha256:
                 return file, content
-        state = "is not there any more" if _content(self.path) is None else "has changed since"
+        state = "does not exist any more" if _content(self.path) is None else "has changed since"
         raise RunError(
             f"The pair of {self.folder} comes from {self.path}, which {state}, and the copy in "
             f"{self.copy} does not match either: SHA-256 {self.sha256} is expected. Restore one of "
@@ -72,7 +73,7 @@ def code_of(folder: Path, recipe: Mapping[str, Any]) -> Code | None:
     """The file that has to be run to build a pair; `None` for declared and library pairs.
 
     Raises:
-        RunError: the configuration does not say which file.
+        RunError: the configuration does not state which file.
     """
     if recipe["kind"] != "file":
         return None
@@ -80,7 +81,7 @@ def code_of(folder: Path, recipe: Mapping[str, Any]) -> Code | None:
     path, builder, digest = (part if isinstance(part, str) else "" for part in named)
     if not path.endswith(".py") or not builder.isidentifier() or len(digest) != 64:
         raise RunError(
-            f"{folder / CONFIG} does not say which Python file the pair comes from: {named}. "
+            f"{folder / CONFIG} does not state which Python file the pair comes from: {named}. "
             "Give the pair: load_run(path, pair=...), or --pair my_model.py:build."
         )
     return Code(folder, Path(path), builder, digest)
@@ -101,12 +102,12 @@ def built_pair(
         recipe: of the pair, from the configuration.
         weights: the stored weights, whose shapes the pair must have.
         file: the file of the weights, for messages.
-        pair: the reader's pair, if given; it is compared with the recipe.
+        pair: the user's pair, if given; it is compared with the recipe.
         trust_code: run the Python file that the configuration names.
 
     Raises:
         UntrustedCodeError: only code can build it.
-        RunError: it cannot be built, or the reader gave another pair.
+        RunError: it cannot be built, or the user gave another pair.
     """
     if pair is not None:
         _compare(folder, recipe, pair_to_json(pair))
@@ -129,13 +130,13 @@ def built_pair(
     if not trust_code:
         raise UntrustedCodeError(
             f"The pair of {folder} is made by Python code, {code}, and code that a run directory names "
-            f"is run only where you say so. Read that file, or its copy {code.copy}; then "
+            f"is run only if you allow it. Read that file, or its copy {code.copy}; then "
             "trust_code=True (--trust-code), or give the pair: load_run(path, "
             f'pair=pg.load_pair("{code.path.name}:{code.builder}")), on the command line '
             f"--pair {code.path.name}:{code.builder}."
         )
     file, content = code.unchanged_file()
-    # Files beside the copy came with the run directory; they must not replace installed modules.
+    # Files next to the copy came with the run directory; they must not replace installed modules.
     return build_from_file(file, code.builder, content, folder_first=file != code.copy)
 
 
@@ -148,7 +149,7 @@ def _check_fits(recipe: Mapping[str, Any], weights: Mapping[str, Tensor], file: 
     needed = sum(tensor.numel() for tensor in (*shell.parameters(), *shell.buffers()))
     if needed > stored + MOST_CONSTANTS:
         raise RunError(
-            f"{file} holds {stored:,} numbers, and the model beside it needs {needed:,} more than "
+            f"{file} holds {stored:,} numbers, and the model next to it needs {needed:,} more than "
             "weights do. They do not belong together."
         )
 
@@ -164,13 +165,13 @@ def _compare(folder: Path, recipe: Mapping[str, Any], theirs: Mapping[str, Any])
     elif theirs["kind"] == "file" and theirs["sha256"] != recipe["sha256"]:
         raise RunError(
             f"{folder} is a run of another version of {theirs['path']}: SHA-256 {recipe['sha256']} "
-            f"was trained, {theirs['sha256']} was given. The code as it was lies in "
+            f"was trained, {theirs['sha256']} was given. The code of the training is in "
             f"{folder / 'model.py'}: read it, and give that."
         )
 
 
 def _named(recipe: Mapping[str, Any]) -> str:
-    """A recipe in a few words."""
+    """A short text for a recipe."""
     if recipe["kind"] == "declared":
         return f"{recipe['p']}, {recipe['q']} {recipe['variables']}"
     return str({k: v for k, v in recipe.items() if k in ("class", "arguments", "path", "builder")})
@@ -184,7 +185,7 @@ def _content(file: Path) -> bytes | None:
 
 
 class Unbuilt(LatentVariableModel):
-    """Stands for a pair whose code was not run, and prints what its run directory says about it.
+    """Takes the place of a pair whose code was not run, and prints what its run directory states.
 
     Args:
         name: of the model.
@@ -204,7 +205,7 @@ class Unbuilt(LatentVariableModel):
 
     @property
     def name(self) -> str:
-        """As the configuration says."""
+        """The name in the configuration."""
         return self._name
 
     @property

@@ -1,4 +1,4 @@
-"""Reading run directories: also those that are unfinished, damaged, or need code that nobody trusted."""
+"""Reading run directories: also unfinished or damaged ones, or those whose code is not trusted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from probgen.inference.training.descriptions import metrics_text
 from probgen.inference.training.recorder import CONFIG, METRICS, WEIGHTS, read_config
 from probgen.inference.training.results import FitResult, set_progress
 from probgen.pair import LatentVariableModel
-from probgen.runs.listing import state_file
+from probgen.runs.listing import quantity_of, state_file
 from probgen.runs.pairs import Code, built_pair, code_of, unbuilt_pair
 from probgen.runs.run import Run
 from probgen.storage.files import RunError, read_file, read_tensors
@@ -30,7 +30,8 @@ def load_run(
 
     Declared and library pairs are built again from their names and numbers; nothing is unpickled
     and no code is run. A pair from a Python file can only be built by running that file. Since a
-    run directory may come from anybody, that needs your consent: give the pair, or `trust_code=True`.
+    run directory may be of unknown origin, you have to allow that: give the pair, or
+    `trust_code=True`.
 
     Args:
         path: the folder that `fit(run_dir=...)` wrote.
@@ -135,6 +136,7 @@ def _read(
         pair = unbuilt_pair(folder, config, best or latest, unbuilt)
     result = FitResult(pair)
     set_progress(result, record["progress"])
+    result.quantity = quantity_of(config, record["progress"])
     ended = file.name == WEIGHTS
     result.stopped = record["progress"]["stopped"] if ended else "interrupted"
     if not ended and not best:
@@ -144,15 +146,15 @@ def _read(
 
 
 def _check_metrics(folder: Path, result: FitResult, ended: bool) -> None:
-    """The table for people must agree with the record in the file of the weights."""
+    """Check that the .csv table agrees with the record in the file of the weights."""
     path = folder / METRICS
     if not path.is_file():
         return
     expected = metrics_text(result).encode()
     content = read_file(path, 2**26)
-    # The table of a run that is training, or was killed, may have a row more or less.
+    # The table of a run that is training, or was killed, may have one row more or fewer.
     if not (expected.startswith(content) or (not ended and content.startswith(expected))):
         raise RunError(
-            f"{path} was changed after it was written: it does not agree with the weights beside "
+            f"{path} was changed after it was written: it does not agree with the weights next to "
             "it. Delete it; the numbers are in the weights' file too."
         )

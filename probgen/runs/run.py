@@ -21,7 +21,7 @@ class Run:
 
     Attributes:
         path: the folder.
-        config: its configuration: command, versions, machine, settings, data.
+        config: the configuration: command, versions, machine, settings, data.
         pair: the pair with the weights kept, on the CPU, in eval mode.
         result: its curves, as `fit` returned them.
 
@@ -44,11 +44,11 @@ class Run:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What it was trained on: the size, shapes, transformations and hash of each part."""
+        """The data of the training: size, shapes, transformations and hash of each part."""
         return training_data(self.config)
 
     def load_data(self) -> Splits:
-        """Load the data again, and compare every part with what it was.
+        """Load the data again, and compare every part with the data of the training.
 
         The validation part is that of the file, even if `fit` was given other validation data.
 
@@ -56,8 +56,8 @@ class Run:
             The parts, prepared as they were for the training.
 
         Raises:
-            RunError: the data did not come from a file, the configuration says where from in a way
-                that `load` does not understand, or the data have changed.
+            RunError: the data did not come from a file, the configuration has arguments that `load`
+                does not accept, or the data have changed.
             FileNotFoundError: the file is gone.
         """
         return reload_data(self.path, self.config, self.pair)
@@ -107,7 +107,7 @@ class Run:
             The file.
 
         Raises:
-            ValueError: the name is no plain file name.
+            ValueError: the name is not a plain file name.
             RunError: the folder `scores` is a link.
             OSError: it cannot be written.
         """
@@ -131,7 +131,7 @@ class Run:
             f"  settings  {settings}",
             f"  result    {self.result!r}",
         ]
-        # Texts from the files cannot break a line.
+        # Line breaks in texts from the files are removed.
         lines = [printable(line, lines=False) for line in lines]
         for name, score in self.read_scores().items():
             shown = f"cannot be read: {score}" if isinstance(score, RunError) else repr(score)

@@ -1,4 +1,4 @@
-"""Scores in a run directory: written, and read back for the weights that they belong to."""
+"""Scores in a run directory: written, and read for the weights to which they belong."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def write_score(
         name: of the file, such as `test-K5000`.
 
     Raises:
-        ValueError: the name is no plain file name.
+        ValueError: the name is not a plain file name.
         RunError: the folder `scores` is a link.
         OSError: it cannot be written.
     """
     if not name or Path(name).name != name:
-        raise ValueError(f"Run.save_score: {name!r} is no plain file name.")
+        raise ValueError(f"Run.save_score: {name!r} is not a plain file name.")
     make_folder(folder / FOLDER, within=folder)
     path = folder / FOLDER / f"{name}.safetensors"
     arrays = {
@@ -94,12 +94,12 @@ def score_from(tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any], p
         sizes = {array.shape[-1:] for array in arrays.values()}
         if len(sizes) != 1 or any(array.dtype.kind != "f" for array in arrays.values()):
             raise TypeError("its arrays do not have one number per datum")
-        if "method" not in plain:  # written by a version whose scores did not state it
+        if "method" not in plain:  # written by an older version, whose scores did not have it
             methods = {0: "exact", 1: "summed"}
             plain = {**plain, "method": methods.get(plain["num_samples"], "importance")}
         chunk = plain.get("chunk")
         score = Score(**arrays, **{**plain, "chunk": chunk and (int(chunk[0]), int(chunk[1]))})
         repr(score)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise RunError(f"{path} does not hold what a score does ({error!r}).") from error
+        raise RunError(f"{path} does not hold the fields of a score ({error!r}).") from error
     return score

@@ -1,4 +1,4 @@
-"""Bytes from and to the disk: regular files only, of bounded size, written whole or not at all.
+"""Read and write files: regular files only, of bounded size, written completely or not at all.
 
 A run directory may be of unknown origin, so its files may differ from what their names say: a link
 points elsewhere, a pipe never ends, a file is larger than the memory.
@@ -76,7 +76,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
 
 def machine_memory() -> int:
-    """Bytes of memory of this machine, the largest size of a file that can be used on it."""
+    """Bytes of memory of this machine, which limit the size of a file that can be read on it."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not a POSIX system
@@ -111,23 +111,24 @@ def write_atomically(
     Args:
         path: the file.
         content: all its bytes.
-        durable: wait until the disk has stored it, so that it is whole even after a power cut.
+        durable: wait until the disk has stored the file, so that it is complete even after a power
+            cut.
         within: a run directory whose folders must not be links, so that nothing is written outside
             of it.
 
     Raises:
         RunError: a folder of the run directory is a link.
         OSError: the file cannot be written: no permission, no folder, a full disk. The old file
-            stays whole.
+            is unchanged then.
     """
-    if not is_first():  # all processes of a launcher come here with the same content
+    if not is_first():  # all processes of a launcher write the same content
         return
     name = f".{path.name}.{secrets.token_hex(8)}.part"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY
     try:
         folder = _open_folder(path.parent, within)
         try:
-            # Relative to the open folder, which cannot be replaced by another meanwhile.
+            # Relative to the open folder, which nobody can replace by another meanwhile.
             directory: dict[str, int] = {"dir_fd": folder} if folder is not None else {}
             directories: dict[str, int] = (
                 {"src_dir_fd": folder, "dst_dir_fd": folder} if folder is not None else {}

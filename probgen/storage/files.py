@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 CHECKSUM = "sha256"
 _STAMP = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 LARGEST_RECORD = 2**23
-"""Bytes of a JSON file that are read at most; a configuration has a few thousand."""
+"""The largest JSON file that is read, in bytes; a configuration has a few thousand."""
 LARGEST_HEADER = 2**26
-"""Bytes of names, shapes and record of a file of tensors that are read at most."""
+"""The most bytes of names, shapes and record that are read from a file of tensors."""
 
 
 # ---------------------------------------------------------------- records

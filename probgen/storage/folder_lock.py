@@ -1,4 +1,4 @@
-"""A lock on a run directory: one process at a time trains in it, and it stays the same directory."""
+"""A lock on a run directory: only one process trains in it, and nobody replaces it meanwhile."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from probgen.storage.files import RunError, explained
 
 
 class FolderLock:
-    """A lock on a folder until `close`, or until the process ends in whatever way.
+    """A lock on a folder until `close`, or until the process ends for any reason.
 
     The folder itself is locked, so there is no lock file that could be deleted or be a link. On file
-    systems that cannot lock folders (NFS) the file `.lock` in it is locked. Where neither is possible
-    (some network file systems, Windows) nothing is locked: train in one process only.
+    systems that cannot lock folders (NFS) the file `.lock` in it is locked. If
+    neither is possible (some network file systems, Windows) nothing is locked: train in one
+    process only.
 
     Args:
         folder: a folder that exists.

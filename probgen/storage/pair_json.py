@@ -1,8 +1,8 @@
 """How a pair is built again in another process: a description in plain JSON, never a pickle.
 
 A description holds formulas, names of library classes, and numbers. Building a pair from it runs
-the library's own code and classes that the user registered in this process; the one exception, a
-user's Python file, is of a kind of its own and is not built here.
+only the library's own code and classes that the user registered in this process. Descriptions of a
+user's Python file are not built here.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ NETWORKS: dict[str, type[nn.Module]] = {c.__name__: c for c in (MLP, ConvEncoder
 ACTIVATIONS: tuple[str, ...] = tuple(torch.nn.modules.activation.__all__)
 
 MOST_ENTRIES, MOST_LETTERS, MOST_DEPTH = 100, 10_000, 10
-"""How large the lists and dicts of a description, its texts and its nesting may be: it may come from
-anybody, and what it describes is built."""
+"""How large the lists and dicts of a description, its texts and its nesting may be: it may be of
+unknown origin, and a pair is built from it."""
 
 
 class _NotPlainError(Exception):
-    """A value that has no form in JSON, such as a network of the user's own."""
+    """A value that JSON cannot hold, such as a network that the user wrote."""
 
 
 # ---------------------------------------------------------------- from a pair
@@ -47,7 +47,7 @@ def pair_to_json(pair: LatentVariableModel) -> Description:
     Returns:
         A dict with the key `"kind"`: `"declared"` by a formula; `"library"`, a class of
         `pg.models`; `"registered"`, a class given to `pg.register_model`; `"file"`, a user's
-        Python file; or `"own"` where only the author's code can build the pair.
+        Python file; or `"own"` if only the author's code can build the pair.
     """
     attributes = vars(pair)
     if "_file" in attributes:
@@ -61,7 +61,7 @@ def pair_to_json(pair: LatentVariableModel) -> Description:
 
 
 def describe_own_code(pair: LatentVariableModel) -> Description:
-    """A description that cannot be built, only compared: the class and the parts of the pair."""
+    """A description that can only be compared, not built: the class and the parts of the pair."""
     name = f"{type(pair).__module__}.{type(pair).__qualname__}"
     return {"kind": "own", "class": name, "parts": nn.Module.__repr__(pair)}
 
@@ -77,7 +77,7 @@ def _declared_to_json(pair: DeclaredModel) -> Description:
         "activation": _value_to_json(activation),
         "own": {name: _value_to_json(value) for name, value in given.items()},
     }
-    # Only where they are set, so that the description equals that of older run directories.
+    # Only if they are set, so that the description equals that of older run directories.
     if pair.local:
         description["local"] = True
     if pair.name != DEFAULT_NAME:
@@ -86,7 +86,7 @@ def _declared_to_json(pair: DeclaredModel) -> Description:
 
 
 def _instance_to_json(pair: LatentVariableModel) -> Description:
-    """Of an instance of a class that is known by name."""
+    """The description of an instance of a registered class."""
     cls = type(pair)
     name = MODELS.name_of(cls)
     if name is None:

@@ -1,7 +1,7 @@
 """Checks of the records in a run directory: their types, and that they belong to this run.
 
-Older runs may lack keys and later ones have more, but every known key must have its type. A checksum
-shows that a record is as it was written, not that probgen wrote it.
+Older runs may lack keys and later ones may have more, but every known key must have its type. A
+checksum shows that a record was not changed, but not that probgen wrote it.
 """
 
 from __future__ import annotations

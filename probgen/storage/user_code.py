@@ -1,4 +1,4 @@
-"""A pair from a Python file of the user's own: `my_model.py:build`."""
+"""A pair from a Python file that the user wrote: `my_model.py:build`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def build_from_file(
         content: the bytes of the file.
         folder_first: modules beside the file take precedence over installed ones, as for a script.
     """
-    shown = f"{path.name}:{builder}"
+    target_name = f"{path.name}:{builder}"
     digest = hashlib.sha256(content).hexdigest()
     name = f"probgen_user_{hashlib.sha256(str(path).encode() + content).hexdigest()[:12]}"
     with _importable(path.parent, folder_first):
@@ -92,22 +92,22 @@ def build_from_file(
         if isinstance(target, GenerativeModel):
             pair: Any = target
         elif not callable(target):
-            raise ValueError(f"{shown} is {target!r}, not a function that returns a pair.")
+            raise ValueError(f"{target_name} is {target!r}, not a function that returns a pair.")
         else:
             try:
                 inspect.signature(target).bind()
             except TypeError as error:
                 raise ValueError(
-                    f"{shown} must be callable without arguments: {error}. Write a function that "
+                    f"{target_name} must be callable without arguments: {error}. Write a function that "
                     "fills them in."
                 ) from error
             try:
                 pair = target()
             except Exception as error:
-                raise ValueError(f"{shown} failed: {_where(error, path)}") from error
+                raise ValueError(f"{target_name} failed: {_where(error, path)}") from error
     if not isinstance(pair, GenerativeModel):
         raise ValueError(
-            f"{shown} returned {type(pair).__name__}, expected a pair (pg.LatentVariableModel) or a "
+            f"{target_name} returned {type(pair).__name__}, expected a pair (pg.LatentVariableModel) or a "
             "pg.ImplicitModel."
         )
     pair = copy.deepcopy(pair)  # the file may keep a reference to the original
@@ -127,7 +127,7 @@ def _run(path: Path, content: bytes, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that its classes can say their source
+    sys.modules[name] = module  # so that the source of its classes can be read
     try:
         exec(compile(content, str(path), "exec"), vars(module))
     except BaseException as error:

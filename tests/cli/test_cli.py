@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import probgen as pg
 from probgen.cli import main as cli
@@ -88,6 +90,26 @@ def test_from_training_to_pictures(probgen: Any) -> None:
     assert (
         len(listed) == 3 and listed[1].startswith("runs/vae-digits-1") and "completed" in listed[1]
     )
+
+
+def test_the_list_of_runs_names_what_they_maximized(probgen: Any) -> None:
+    x = torch.arange(32.0).reshape(16, 2) / 32
+    quiet = {"num_epochs": 1, "progress": False, "device": "cpu"}
+    labelled = pg.Dataset({"x": x, "y": torch.arange(16) % 2}).keep_labels(2)
+    m2 = pg.models.M2(x=pg.Normal(2), y=pg.Categorical(2), z=pg.Normal(1), hidden=(4,))
+    pg.fit(m2, labelled, objective=pg.SemiSupervised("y"), run_dir="m2/1", **quiet)
+    gan = pg.models.GAN(x=pg.Normal(2), z=pg.Normal(1), hidden=(4,))
+    pg.fit(gan, x, run_dir="gan/1", **quiet)
+    vae = pg.models.VAE(x=pg.Normal(2), z=pg.Normal(1), hidden=(4,))
+    pg.fit(vae, x, run_dir="vae/1", **quiet)
+    for folder, quantity in (("m2", "objective"), ("gan", "critic value"), ("vae", "ELBO")):
+        header, _ = probgen("list", folder).out.splitlines()
+        assert re.split("  +", header)[3:6] == ["epochs", quantity, "validation"]
+    header, *rows = [re.split("  +", line) for line in probgen("list", ".").out.splitlines()]
+    assert header[3:6] == ["epochs", "quantity", "value"]
+    assert [row[4] for row in rows] == ["critic value", "objective", "ELBO"]
+    listed = json.loads(probgen("list", ".", "--json").out)["runs"]
+    assert [run["quantity"] for run in listed] == ["critic value", "objective", "ELBO"]
 
 
 def test_json_is_all_that_is_printed(probgen: Any) -> None:

@@ -136,7 +136,7 @@ def test_a_full_disk(
     ("code", "message"),
     [
         (errno.ENOSPC, "a.txt: No space left on device. Free some space"),
-        (errno.EIO, "a.txt: Input/output error. Check that it is there"),
+        (errno.EIO, "a.txt: Input/output error. Check that it exists"),
     ],
 )
 def test_an_error_of_the_system_names_the_file(

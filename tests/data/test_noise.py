@@ -150,7 +150,7 @@ def test_what_noise_cannot_be_added_to() -> None:
         data.corrupted("salt-and-pepper", 0.1, "n")
     with pytest.raises(ValueError, match="there is a variable 'n' already"):
         data.corrupted("masking", 0.1, into="n")
-    with pytest.raises(ValueError, match=r"would be of another draw.*stored"):
+    with pytest.raises(ValueError, match=r"would contain another draw.*stored"):
         data.binarized("dynamic").corrupted("masking", 0.1)
     noisy = data.corrupted("masking", 0.1)
     for change in (

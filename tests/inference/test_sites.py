@@ -95,7 +95,7 @@ class _Broken(HandM2):
         ("delta", "point mass on z"),
         ("scaled", "z is scaled by 0.5"),
         ("missing", "z is not given and has no guide factor"),
-        ("outside", "z stands outside pyro.plate"),
+        ("outside", "z is outside pyro.plate"),
     ],
 )
 def test_breaches_of_the_contract_are_named(how: str, message: str) -> None:

@@ -183,7 +183,7 @@ def test_classes_have_no_mean() -> None:
     with pytest.raises(ValueError, match="classes, which have no mean"):
         pg.plots.samples(levels)
     latent = pg.models.VAE(x=pg.Bernoulli(6), z=pg.Categorical(3, (4,)), hidden=(4,))
-    with pytest.raises(ValueError, match="z is made of classes"):
+    with pytest.raises(ValueError, match="z is a vector of classes"):
         pg.encode(latent, binary(5))
     nested = pg.declare("p(a) p(b) p(x | a, b)", "q(a | x) q(b | x, a)", hidden=(4,),
                         a=pg.Categorical(3), b=pg.Categorical(2), x=pg.Bernoulli(6))  # fmt: skip

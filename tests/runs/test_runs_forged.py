@@ -82,7 +82,7 @@ def test_a_file_that_a_run_names_is_not_run(
         file.write_bytes(content)
     monkeypatch.chdir(folder)
     if how == "load_run":
-        with pytest.raises(pg.RunError, match="is run only where you say so") as error:
+        with pytest.raises(pg.RunError, match="is run only if you allow it") as error:
             pg.load_run(folder)
         message = str(error.value)
     else:
@@ -111,7 +111,7 @@ def test_a_builder_of_the_standard_library_is_not_called(run: Path, tmp_path: Pa
         pg.load_run(folder)
     for broken in ({"path": "/etc/passwd"}, {"builder": "a.b"}, {"sha256": 3}, {"path": None}):
         folder = forged(run, tmp_path / str(broken), model={**recipe, **broken})
-        with pytest.raises(pg.RunError, match="does not say which Python file"):
+        with pytest.raises(pg.RunError, match="does not state which Python file"):
             pg.load_run(folder, trust_code=True)
 
 

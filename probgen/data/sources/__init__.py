@@ -1,7 +1,7 @@
-"""Named data sets, one file each: adding the file is all.
+"""Named data sets, one file each: to add a data set, add its file.
 
 A file that defines a public subclass of `Source` is a data set that `pg.load` and `--data` know, by
-the file's name or by what the class says as `registered_name`. Importing this package imports no
+the file's name or by the class's `registered_name`. Importing this package imports no
 data set and no PyTorch.
 """
 
@@ -25,7 +25,7 @@ class Source:
     describes it in the help.
 
     Attributes:
-        levels: the values are whole grey levels 0..levels-1; `None` where they are not.
+        levels: the values are whole grey levels 0..levels-1; `None` if they are not.
         transform: what `pg.load(name)` does by default, one of its transforms.
         flat: whether x is one vector for each datum by default; `None` to leave its shape.
         images: whether a datum is an image; `None` to decide by the shape.
@@ -67,14 +67,13 @@ SourceClass = TypeVar("SourceClass", bound=type[Source])
 
 
 def register_source(source: SourceClass) -> SourceClass:
-    """Make a data set of your own known by name, for this process; also as a decorator.
+    """Register a data set of your own by name, for this process; can be used as a decorator.
 
-    A run directory that was trained on it can be scored and drawn in a process that registers it
-    first.
+    A run that was trained on it can be scored and drawn in a process that registers it first.
 
     Args:
-        source: a subclass of `pg.Source`. Its name is the class's in lower case, or what the class
-            says by `registered_name = "..."`.
+        source: a subclass of `pg.Source`. Its name is that of the class in lower case, or
+            its `registered_name = "..."`.
 
     Returns:
         The class, unchanged.

@@ -47,7 +47,7 @@ class MNIST(Source):
 
 
 def _read_part(folder: Path, prefix: str) -> Dataset:
-    """The images and labels whose files begin so."""
+    """The images and labels of the files whose names begin with this prefix."""
     images = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
     labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
     x = torch.from_numpy(images.reshape(len(images), -1).copy())

@@ -42,10 +42,10 @@ def class_probabilities(
     r"""Class probabilities: the average of $q(y | \cdot)$ over draws of the latents on which it depends.
 
     Args:
-        pair: the pair; it is left as it was.
+        pair: the pair; it is not changed.
         data: a Dataset, a dict of arrays by variable name, or one array; labels in it are ignored.
         label: the name of the class variable.
-        num_samples: draws per datum; one is enough, and is used, where y depends on no latent.
+        num_samples: draws per datum; only one is used if y depends on no latent.
         draws: `"iid"`, or `"rqmc"` for Gaussian latents and transformations of them: the same Sobol
             points for every datum, so that the prediction for one datum does not depend on the
             others; their number is the 16 · 2^m nearest to `num_samples`.

@@ -1,4 +1,4 @@
-"""The mean of a variable given the variables that it depends on: decoding, in one place."""
+"""The mean of a variable given the variables that it depends on: decoding."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def decode(
 ) -> Tensor:
     r"""The mean of a variable under the model, given other variables: $E[x \mid z]$.
 
-    Variables that are neither given nor needed change nothing. If the variable depends on latents
+    Given variables that are not needed are ignored. If the variable depends on latents
     that are not given, they are drawn from the model (a single draw), or set to their means.
 
     Args:
-        pair: the pair; it is left as it was.
+        pair: the pair; it is not changed.
         name: the variable.
         given: tensors `(data, *event_shape)` by name, such as the latents and the class.
         seed: of the latents that are drawn.
@@ -48,7 +48,7 @@ def decode(
         Shape `(data, *event_shape)`, on the CPU, float32.
 
     Raises:
-        ValueError: no such variable, one made of classes, or a family without a mean in closed form.
+        ValueError: no such variable, a class, or a family without a mean in closed form.
 
     Example:
         >>> import torch, probgen as pg
@@ -82,18 +82,18 @@ def decode_draws(
     itself is left out, as pictures of samples are usually shown.
 
     Args:
-        pair: the pair; it is left as it was.
-        n: how many draws; of each row of `given` where something is given.
+        pair: the pair; it is not changed.
+        n: how many draws; of each row of `given` if something is given.
         name: the variable.
         seed: of the draws.
         owner: the function that error messages name.
-        **given: what to hold fixed, `(batch, *event_shape)`, such as `y=torch.arange(10)`.
+        **given: variables to condition on, `(batch, *event_shape)`, such as `y=torch.arange(10)`.
 
     Returns:
-        `(n, *event_shape)`, or `(n, batch, *event_shape)` where something is given.
+        `(n, *event_shape)`, or `(n, batch, *event_shape)` if something is given.
 
     Raises:
-        ValueError: no such variable, one made of classes, or a family without a mean in closed form.
+        ValueError: no such variable, a class, or a family without a mean in closed form.
 
     Example:
         >>> import torch, probgen as pg
@@ -107,7 +107,7 @@ def decode_draws(
     drawn = pair.sample(n, seed=seed, **given)
     if name not in drawn:
         raise ValueError(f"{owner}: no variable {name!r} among {', '.join(drawn)}.")
-    # With the batch dimension that `sample` drops, as values of sites inside the two plates.
+    # With the batch dimension that `sample` removes, as for sites inside the two plates.
     fixed = {
         other: value if given else value.unsqueeze(1)
         for other, value in drawn.items()
@@ -116,7 +116,7 @@ def decode_draws(
     inputs = beside_parameters(pair, {key: torch.as_tensor(value) for key, value in given.items()})
     with (
         evaluation(pair),
-        fixed_seed(0, next(pair.parameters()).device),  # x itself is drawn, and not used
+        fixed_seed(0, next(pair.parameters()).device),  # x itself is drawn too, but not used
         pyro.plate("particles", n, dim=-2),
         pyro.condition(data=fixed),
     ):
@@ -128,13 +128,13 @@ def decode_draws(
 
 
 def mean_of(fn: Any, name: str, owner: str, variable: Variable | None = None) -> Tensor:
-    """The mean of a distribution in closed form, or what its family shows in place of a mean.
+    """The mean of a distribution in closed form, or the family's substitute for it.
 
     Args:
         fn: the distribution.
         name: its variable, for messages.
         owner: the function that error messages name.
-        variable: the variable, whose `reconstruction` is taken.
+        variable: the variable, whose `reconstruction` is used.
 
     Raises:
         ValueError: the family has no mean, or none in closed form.
@@ -144,7 +144,7 @@ def mean_of(fn: Any, name: str, owner: str, variable: Variable | None = None) ->
         mean = fn.mean if variable is None else variable.reconstruction(fn)
     if mean is None or bool(mean.isnan().all()):
         raise ValueError(
-            f"{owner}: {name} is drawn from {family_name(fn)}, which has no mean in closed form. "
+            f"{owner}: {name} is drawn from {family_name(fn)}, which has no mean in closed form.  "
             f"Choose a family that has one, such as pg.Normal, or average draws of {name} yourself."
         )
     return mean
@@ -172,7 +172,7 @@ def _mean_in(trace: Any, pair: LatentVariableModel, name: str, owner: str) -> Te
     if site is None or site["type"] != "sample":
         raise ValueError(f"{owner}: {name!r} is no variable of {pair.name}.")
     if is_class(pair.variables.get(name)):
-        raise ValueError(f"{owner}: {name} is made of classes, which have no mean.")
+        raise ValueError(f"{owner}: {name} consists of classes, which have no mean.")
     return mean_of(site["fn"], name, owner, pair.variables.get(name))
 
 

@@ -93,7 +93,7 @@ def active_units(
         pair: a trained pair.
         data: the data over which the means are compared.
         latent: the name of the latent.
-        threshold: smallest standard deviation of the posterior mean of an active element.
+        threshold: the standard deviation of the posterior mean above which an element is active.
         device: `"auto"`, or a device as torch names it.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a pair infers from data: the means of the latents, and reconstructions of the data."""
+"""Means of the latents given data, and reconstructions of the data."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def encode(
 ) -> dict[str, Tensor]:
     r"""The mean of each latent under the guide, given the data: $E_q[z \mid x]$.
 
-    If a latent depends on a continuous latent before it, its mean is taken given one draw of that
+    If a latent depends on another continuous latent, its mean is computed for one draw of that
     latent; if it depends on a class that is not given, its mean is averaged over q of the class. A
     class itself is returned as its probabilities: `encode(m2, x)["y"]` classifies.
 
     Args:
-        pair: the pair; it is left as it was.
+        pair: the pair; it is not changed.
         data: a Dataset, a dict of arrays by variable name, or one array.
         seed: of the draws.
         device: `"auto"`, or a device as torch names it.
@@ -48,8 +48,8 @@ def encode(
         A CPU tensor for each latent of the guide: `(data, *event_shape)`, or `(data, classes)`.
 
     Raises:
-        ValueError: data that do not fit the pair, a latent made of classes, or one whose family has
-            no mean in closed form.
+        ValueError: data that do not fit the pair, a latent that is a vector of classes, or one
+            whose family has no mean in closed form.
 
     References:
         Kingma and Welling, 2014, "Auto-encoding variational Bayes", section 3 (the encoder
@@ -77,7 +77,7 @@ def reconstruct(
     r"""The mean of each data variable given the latents that `encode` infers: $E[x \mid z(x)]$.
 
     Args:
-        pair: the pair; it is left as it was.
+        pair: the pair; it is not changed.
         data: a Dataset, a dict of arrays by variable name, or one array.
         seed: of the draws.
         device: `"auto"`, or a device as torch names it.
@@ -142,7 +142,7 @@ def _encode(encoder: LatentVariableModel, dataset: Dataset, seed: int) -> dict[s
                     assert weights is not None
                     mean = _sum_except(weights, trace.guide_sums[name], -1).T
                 elif _is_class(site["fn"]):
-                    raise ValueError(f"encode: {name} is made of classes, which have no mean.")
+                    raise ValueError(f"encode: {name} is a vector of classes, which have no mean.")
                 else:
                     mean = mean_of(site["fn"], name, "encode")
                     events = len(site["fn"].event_shape)

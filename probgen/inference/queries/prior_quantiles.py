@@ -35,7 +35,8 @@ def prior_quantiles(
         Shape `(k, *event_shape)`, on the CPU. For N(0, I) every element is `normal`.
 
     Raises:
-        ValueError: the model does not draw the latent, or its elements have no quantiles one by one.
+        ValueError: the model does not draw the latent, or its elements have no quantiles of their
+            own.
     """
     like, placed = next(pair.parameters()), beside_parameters(pair, given)
     with evaluation(pair), fixed_seed(seed, like.device):

@@ -1,4 +1,4 @@
-"""What the model makes of a latent that is varied: over a plane, element by element, over classes."""
+"""Means of the model while a latent varies, over a plane or by element, or while the class does."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Traversal:
     """Means of x while one element of a latent varies and the others stay at a datum's mean.
 
     Attributes:
-        elements: indices of the elements that vary, those with the largest spread first,
+        elements: indices of the elements that vary, those whose posterior means vary most first,
             shape `(rows,)`.
         normal: the quantiles visited, given as those of N(0, 1), shape `(steps,)`.
-        values: what each element takes there, shape `(steps, rows)`.
+        values: the value of each element there, shape `(steps, rows)`.
         means: of x, shape `(rows * steps, *event_shape)`, steps of an element next to each other.
     """
 
@@ -62,12 +62,12 @@ def latent_grid(
         latent: a latent of two elements, each with quantiles under the prior.
         name: the variable.
         n: cells in each direction.
-        given: what to hold fixed, one datum each, by name.
+        given: variables to condition on, one datum each, by name.
         seed: of the other variables that the model draws.
         owner: the function that error messages name.
 
     Raises:
-        ValueError: the latent has not two elements with a prior that depends on nothing.
+        ValueError: the latent does not have two elements, or its prior depends on another variable.
     """
     variable = pair.variables.get(latent)
     if variable is None or variable.event_shape.numel() != 2 or pair.factors("p")[latent].parents:
@@ -97,8 +97,8 @@ def traverse(
         data: by name; the first datum is the one whose latent is varied.
         latent: which latent.
         name: the variable whose mean is taken.
-        rows: how many elements of the latent, those with the largest spread of posterior means
-            over the data.
+        rows: how many elements of the latent, those whose posterior means vary most over
+            the data.
         steps: how many values of each.
         span: values run from the prior's quantile at −span to that at span, as of N(0, 1).
         seed: of what is drawn.
@@ -114,19 +114,21 @@ def traverse(
     flat = means.flatten(1)
     order = flat.std(0, correction=0).argsort(descending=True, stable=True)[:rows]
     others = data.values if isinstance(data, Dataset) else data
-    known = {key: torch.as_tensor(value) for key, value in others.items()}
-    known = {key: value for key, value in known.items() if key != name and key in pair.variables}
+    given_data = {key: torch.as_tensor(value) for key, value in others.items()}
+    given_data = {
+        key: value for key, value in given_data.items() if key != name and key in pair.variables
+    }
     upper = {n: m for n, m in latents.items() if n != latent and n not in pair.summed_names}
-    one = {key: value[:1] for key, value in {**upper, **known}.items()}
+    one = {key: value[:1] for key, value in {**upper, **given_data}.items()}
     normal = torch.linspace(-span, span, steps)
     quantiles = prior_quantiles(pair, latent, normal, one, seed=seed, owner=owner)
     values = quantiles.flatten(1)[:, order]
-    moved = flat[0].repeat(len(order), steps, 1)
+    varied = flat[0].repeat(len(order), steps, 1)
     for row, element in enumerate(order):
-        moved[row, :, element] = values[:, row]
-    moved = moved.reshape(-1, *means.shape[1:])
-    fixed = {key: _repeated(value[:1], len(moved)) for key, value in known.items()}
-    decoded = decode(pair, name, {latent: moved, **fixed}, seed=seed, owner=owner)
+        varied[row, :, element] = values[:, row]
+    varied = varied.reshape(-1, *means.shape[1:])
+    fixed = {key: _repeated(value[:1], len(varied)) for key, value in given_data.items()}
+    decoded = decode(pair, name, {latent: varied, **fixed}, seed=seed, owner=owner)
     return Traversal(order, normal, values, decoded)
 
 
@@ -135,7 +137,7 @@ def means_of_all_classes(
     name: str = "x", label: str = "y", latent: str | None = None, seed: int = 0,
     owner: str = "means_of_all_classes",
 ) -> Tensor:  # fmt: skip
-    """The mean of x for every class, with the style latent that each datum was encoded to.
+    """The mean of x for every class, with the style that was inferred for each datum.
 
     Args:
         pair: a pair with a scalar class that the style does not depend on.

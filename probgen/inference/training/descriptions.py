@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from probgen.basics.version import __version__
 from probgen.data.dataset import Dataset, Splits
 from probgen.data.fingerprint import fingerprint
 from probgen.inference.training.results import CURVES, FitResult
@@ -116,10 +117,8 @@ def circumstances() -> dict[str, Any]:
     import numpy
     import pyro
 
-    import probgen
-
     versions = {
-        "probgen": probgen.__version__,
+        "probgen": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "pyro": pyro.__version__,
