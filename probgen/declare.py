@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import linecache
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 from weakref import WeakValueDictionary, finalize
 
 from torch import nn
 
+from probgen.basics.user_warnings import warn
 from probgen.declare_checks import (
     as_class_name,
     check_conditionals,
@@ -197,9 +197,8 @@ def _warn_of_uninformed(pair: LatentVariableModel) -> None:
     names = pair.uninformed_names()
     if names:
         factors = product("q", {n: f.parents for n, f in pair.factors("q").items() if n in names})
-        warnings.warn(
+        warn(
             f"declare: {', '.join(names)} is drawn again for each datum, and the guide {factors} depends "
             "on no data: this is not one value for all data, such as the weights of a regression, which "
-            "pairs do not have yet. fit refuses the pair unless local=True says that it is intended.",
-            stacklevel=3,
+            "pairs do not have yet. fit refuses the pair unless local=True says that it is intended."
         )

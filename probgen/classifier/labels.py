@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Number
@@ -12,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import column_or_1d
+
+from probgen.basics.user_warnings import warn
 
 NO_MARKER = object()
 """Stands for "no value marks an unknown label": every label is known."""
@@ -60,11 +61,10 @@ class Labels:
                 )
             marker = NO_MARKER
         elif classes is None and _is_binary_coding(labels, marker):
-            warnings.warn(
+            warn(
                 f"{owner}: y holds -1 and 1 only, which is read as two classes, all known; pass "
                 "classes=[-1, 1] to say so without this warning. If -1 means unlabelled, only one class "
-                "is labelled: label rows of a second class, and give both as classes=.",
-                stacklevel=6,
+                "is labelled: label rows of a second class, and give both as classes=."
             )
             marker = NO_MARKER
         known = ~_is_marker(labels, marker)
@@ -115,10 +115,9 @@ class Labels:
                 "least two. Label rows of a second class."
             )
         if self.known.all() and self.marker is not NO_MARKER:
-            warnings.warn(
+            warn(
                 f"{owner}: every row has a label, so this is supervised learning. Rows without one are "
-                f"marked by {self.marker!r}.",
-                stacklevel=6,
+                f"marked by {self.marker!r}."
             )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from probgen.basics.user_warnings import warn
 from probgen.data.csv_tables import MISSING, NUMBER
 
 Array = NDArray[Any]
@@ -162,4 +162,4 @@ def _number(text: str) -> Decimal | None:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=7)
+    warn(message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from probgen.basics.user_warnings import warn
 from probgen.variables import Variable
 
 BLOCK = 4096
@@ -167,13 +167,12 @@ def warn_coarse(value: Tensor, name: str, owner: str) -> None:
     if not bool(coarse.any()):
         return
     first = columns[coarse][0]
-    warnings.warn(
+    warn(
         f"{owner}: float32 is too coarse for {int(coarse.sum())} of {flat.shape[1]} elements of {name}, the "
         f"first is number {int(first)} (counted from 0): its values reach {size[first]:.4g}, where numbers "
         f"are {step[first]:.3g} apart, and their standard deviation is {scale[coarse][0]:.3g}. Standardize "
         'them, which is done in float64: pg.load(..., transform="standardize"), or '
-        'pg.Dataset(...).standardized(). Or use precision="float64".',
-        stacklevel=4,
+        'pg.Dataset(...).standardized(). Or use precision="float64".'
     )
 
 

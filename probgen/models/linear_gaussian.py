@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from probgen.basics.tensors import as_tensor
+from probgen.basics.user_warnings import warn
 from probgen.data.support import check_shape, check_support
 from probgen.pair import LatentVariableModel
 from probgen.variables import SCALE_FLOOR, raw_from_scale
@@ -114,16 +114,14 @@ def warn_of_ends(
 ) -> None:
     """Warn if EM has not converged, or if elements of x are left without noise."""
     if len(log_likelihoods) > most:
-        warnings.warn(
+        warn(
             f"{owner}: EM has not converged after {most} iterations (the last one gained {log_likelihoods[-1] - log_likelihoods[-2]:.2g} "
-            "nats per datum). Raise max_iterations, or tolerance.",
-            stacklevel=3,
+            "nats per datum). Raise max_iterations, or tolerance."
         )
     lost = ((noise <= LEAST_VARIANCE) & (total > LEAST_VARIANCE)).sum()
     if lost:
-        warnings.warn(
+        warn(
             f"{owner}: {int(lost)} elements of x are left without noise (a Heywood case): the latents "
             "reproduce them exactly, and the likelihood of these data grows without bound. Use fewer "
-            "latents, or more data.",
-            stacklevel=3,
+            "latents, or more data."
         )

@@ -12,7 +12,7 @@ from probgen.basics.locking import one_at_a_time
 from probgen.conditionals import Conditional
 from probgen.models.class_prior import ClassPrior, prior_of_classes
 from probgen.models.m2 import M2
-from probgen.models.stages import check_stage
+from probgen.models.stacking import check_stage
 from probgen.models.vae import VAE
 from probgen.networks import as_widths
 from probgen.pair import LatentVariableModel

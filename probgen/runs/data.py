@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from probgen.basics.user_warnings import warn
 from probgen.data.dataset import Dataset, Splits
 from probgen.data.fingerprint import fingerprint
 from probgen.data.load import load, load_whole
@@ -129,11 +129,10 @@ def _compare_validation(
     """An older run states the hash of its validation data, which may not be the validation part."""
     part = known_part(pair, loaded)
     if about and fingerprint(part.values, part.observed) != about["hash"]:
-        warnings.warn(
+        warn(
             f"{path} was validated on other data than the validation part of {name} is now: fit was "
             "given them, or the file has changed. Scores of that part are not scores of the data that "
-            "the run was validated on.",
-            stacklevel=4,
+            "the run was validated on."
         )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import ClassVar
 
 import torch
 
+from probgen.basics.user_warnings import warn
 from probgen.classifier.feature_classifier import FeatureClassifier
 from probgen.classifier.method import Method, TrainedModel, TrainingSettings
 from probgen.classifier.training import encoder_and_curves, float64_copy
@@ -52,11 +52,10 @@ def active_columns(means: torch.Tensor) -> torch.Tensor:
     active = (deviation > ACTIVE).nonzero().squeeze(1)
     if len(active):
         return active
-    warnings.warn(
+    warn(
         f"M1 has no active latent: the largest standard deviation of a posterior mean over the rows is "
         f"{float(deviation.max()):.2g}, not above {ACTIVE:g}. All latents are used, but they say little "
-        "about the rows; train for more epochs.",
-        stacklevel=2,
+        "about the rows; train for more epochs."
     )
     return torch.arange(len(deviation))
 

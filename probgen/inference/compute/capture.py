@@ -8,7 +8,6 @@ the eager step is used.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from probgen.basics.randomness import fixed_seed, random_state, set_random_state
 from probgen.basics.settings import capturing, quiet_pyro, same_environment
+from probgen.basics.user_warnings import warn
 from probgen.inference.compute.comparison import TOLERANCE, difference
 from probgen.inference.compute.inductor import compiled, has_compiler
 
@@ -176,11 +176,10 @@ class Captured:
     def _give_up(self, reason: str, parts: Sequence[Tensors]) -> Tensor:
         self.capture = False
         self._graphs.clear()
-        warnings.warn(
+        warn(
             f"{self.owner}: {self.pair.name} runs eagerly, without a captured graph: {reason} "
             "Only the speed differs; use compile=False to avoid this warning.",
             CaptureWarning,
-            stacklevel=2,
         )
         return self.run_eagerly(*parts)
 

@@ -8,7 +8,6 @@ learning rates. Noise comes from the GPU's generator, which a replay advances as
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from probgen.basics.randomness import random_state, set_random_state
+from probgen.basics.user_warnings import warn
 from probgen.inference.compute.capture import Captured, CaptureWarning, Tensors, first_line
 from probgen.inference.compute.comparison import difference
 
@@ -173,11 +173,10 @@ def recorded(run: Callable[[], None], device: torch.device) -> Callable[[], None
 
 def without_replay(pair_name: str, error: Exception) -> None:
     """Warn that the following steps run without a recording."""
-    warnings.warn(
+    warn(
         f"fit: steps of {pair_name} are captured, but not replayed as one CUDA graph: "
         f"{first_line(error)} Only the speed differs.",
         CaptureWarning,
-        stacklevel=2,
     )
 
 

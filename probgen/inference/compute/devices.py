@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from probgen.basics.user_warnings import warn
 from probgen.pair import LatentVariableModel
 
 FORCED = "bf16-forced"
@@ -100,12 +100,11 @@ def used_precision(precision: str, device: torch.device, owner: str) -> str:
         return "bf16"
     if precision != "bf16" or has_bf16(device):
         return precision
-    warnings.warn(
+    warn(
         f'{owner}: precision="bf16" would be slower than "float32" here, because {device} has no '
         'instructions for it, so float32 is used. Use precision="float32" to avoid this warning, '
         f'or "{FORCED}" to use bfloat16 anyway.',
         PrecisionWarning,
-        stacklevel=3,
     )
     return "float32"
 

@@ -3,13 +3,13 @@ r"""Semi-supervised learning: the bound of all data, and a classifier that is tr
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from probgen.basics.checks import as_count
+from probgen.basics.user_warnings import warn
 from probgen.data.dataset import Dataset
 from probgen.inference.expectations import guide_average
 from probgen.inference.objectives.base import Composition
@@ -187,9 +187,8 @@ class SemiSupervised(ELBO):
         self._check_label(data, "the data")
         mask = (data.observed or {}).get(self.label)
         if mask is None or bool(mask.all()):
-            warnings.warn(
-                f"SemiSupervised: {self.label} is known for all data, so this is supervised learning.",
-                stacklevel=2,
+            warn(
+                f"SemiSupervised: {self.label} is known for all data, so this is supervised learning."
             )
         elif not bool(mask.any()):
             raise ValueError(
@@ -227,10 +226,9 @@ class SemiSupervised(ELBO):
         self._check_label(data, "the validation data")
         mask = (data.observed or {}).get(self.label)
         if mask is not None and not bool(mask.any()):
-            warnings.warn(
+            warn(
                 f"SemiSupervised: {self.label} is known for none of the validation data, so their value "
-                "is the bound alone, without the classifier's term.",
-                stacklevel=2,
+                "is the bound alone, without the classifier's term."
             )
 
     def _check_label(self, data: Dataset, what: str) -> None:

@@ -2,7 +2,6 @@ r"""The marginal likelihood log p(x) of any pair, per datum, with its errors."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from probgen.basics.locking import one_at_a_time
 from probgen.basics.memory import enough_memory
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
+from probgen.basics.user_warnings import warn
 from probgen.data.dataset import Dataset
 from probgen.implicit import check_pair
 from probgen.inference.compute.capture import check_compile
@@ -144,7 +144,7 @@ def log_marginal_likelihood(
     )
     message = score.warning()
     if message:
-        warnings.warn(message, UnreliableEstimateWarning, stacklevel=3)
+        warn(message, UnreliableEstimateWarning)
     return score
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from probgen.basics.user_warnings import warn
 from probgen.inference.compute.devices import as_dtype
 from probgen.inference.objectives.base import Objective
 from probgen.inference.training.averages import Averages
@@ -147,7 +147,7 @@ class TrainingState:
             if remark not in self.remarks_made:
                 self.remarks_made.add(remark)
                 if self.is_first:
-                    warnings.warn(f"fit: {remark}", stacklevel=2)
+                    warn(f"fit: {remark}")
 
 
 def _learner_state(learner: Learner) -> tuple[Any, Any, bool]:
