@@ -14,14 +14,9 @@ from probgen.basics.tensors import refuse_masked
 from probgen.data.dataset import Dataset
 from probgen.data.fingerprint import fingerprint
 from probgen.inference.scoring.arviz import FEWEST_DRAWS
+from probgen.inference.scoring.score_text import score_text
 
 Array = NDArray[np.float64]
-
-
-METHOD_NAMES = {
-    "exact": "closed form", "summed": "exact sum", "importance": "importance sampling",
-}  # fmt: skip
-"""How methods are called in text; others by their own names."""
 
 DOUBTFUL_SHARE = 0.1
 """If k̂ is too high, or unknown, for a larger share of the data, a score is only a lower bound."""
@@ -278,43 +273,7 @@ class Score:
         return reasons
 
     def __repr__(self) -> str:
-        head = (
-            f"{self.quantity} {'>=' if self.is_lower_bound else '='} {self.mean:.2f} nats per datum"
-        )
-        errors = "exact" if self.is_exact else f"± {self.monte_carlo_error:.2g} Monte Carlo"
-        draws = {0: "closed form", 1: "summed exactly"}.get(self.num_samples)
-        draws = draws or f"K={self.num_samples}"
-        if self.replicates is not None:
-            draws += f", {len(self.replicates)} scrambles of Sobol points"
-        head += f", {errors}, ± {self.sampling_error:.2g} test sampling"
-        head += f" ({len(self.log_prob)} data, {draws})"
-        extra = []
-        if self.log_jacobian:
-            extra.append(
-                f"  scale for the density of the data before scaling, add {self.log_jacobian:.2f} nats"
-            )
-        if self.decoder_passes:
-            passes = f"{self.decoder_passes:,.0f} decoder passes per datum"
-            extra.append(f"  cost  {METHOD_NAMES.get(self.method, self.method)}, {passes}")
-        if self.is_exact:
-            return "\n".join([f"{head}; {self._what()}", *extra])
-        head += f", bias {self.mean_bias:.2g}; {self._what()}"
-        lines = [head, *extra, f"  ESS   {_summary(self.ess, worst=np.min, digits=1)}"]
-        if np.isnan(self.khat).all():
-            few = self.num_samples < FEWEST_DRAWS
-            why = f"from fewer than {FEWEST_DRAWS} samples" if few else "from equal weights"
-            lines.append(f"  k̂     not estimated {why}")
-        else:
-            share = f", {self.share_above_threshold:.1%} above {self.khat_threshold:.2f}"
-            lines.append(f"  k̂     {_summary(self.khat, worst=np.max, digits=2)}{share}")
-        warning = self.warning()
-        if warning:
-            lines.append(f"  note  {warning}")
-        return "\n".join(lines)
-
-    def _what(self) -> str:
-        done = "" if self.transformation == "none" else f", {self.transformation}"
-        return f"{self.measure}{done}, hash {self.data_hash}"
+        return score_text(self)
 
 
 def provenance(data: Dataset, names: Sequence[str]) -> dict[str, Any]:
@@ -325,9 +284,3 @@ def provenance(data: Dataset, names: Sequence[str]) -> dict[str, Any]:
         "log_jacobian": sum(data.log_jacobians.get(name, 0.0) for name in names),
         "data_hash": fingerprint({name: data[name] for name in names}, data.observed),
     }
-
-
-def _summary(values: Array, worst: object, digits: int) -> str:
-    finite = values[~np.isnan(values)]
-    extreme = worst(finite)  # type: ignore[operator]
-    return f"median {np.median(finite):.{digits}f}, worst {extreme:.{digits}f}"
