@@ -94,7 +94,7 @@ def test_from_training_to_pictures(probgen: Any) -> None:
 
 def test_the_list_of_runs_names_what_they_maximized(probgen: Any) -> None:
     x = torch.arange(32.0).reshape(16, 2) / 32
-    quiet = {"num_epochs": 1, "progress": False, "device": "cpu"}
+    quiet: Any = {"num_epochs": 1, "progress": False, "device": "cpu"}
     labelled = pg.Dataset({"x": x, "y": torch.arange(16) % 2}).keep_labels(2)
     m2 = pg.models.M2(x=pg.Normal(2), y=pg.Categorical(2), z=pg.Normal(1), hidden=(4,))
     pg.fit(m2, labelled, objective=pg.SemiSupervised("y"), run_dir="m2/1", **quiet)
