@@ -24,7 +24,7 @@ def test_a_score_and_a_declaration() -> None:
     with pytest.warns(pg.UnreliableEstimateWarning) as record:
         pg.log_marginal_likelihood(vae, torch.ones(8, 6), num_samples=2, device="cpu")
     assert names_this_file(record.list, "")
-    with pytest.warns(UserWarning, match="one guide for all data") as record:
+    with pytest.warns(UserWarning, match="drawn again for each datum") as record:
         pg.declare("p(w) p(x | w)", "q(w)", w=pg.Normal(1), x=pg.Normal(1))
     assert names_this_file(record.list, "declare")
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probgen.inference.scoring.arviz import FEWEST_DRAWS
-
-if TYPE_CHECKING:
-    from probgen.inference.scoring.scores import Score
 
 METHOD_NAMES = {
     "exact": "closed form", "summed": "exact sum", "importance": "importance sampling",
@@ -19,8 +16,8 @@ METHOD_NAMES = {
 """The names of methods in text; other methods have their own name."""
 
 
-def score_text(score: Score) -> str:
-    """The printed form of a score: the average with its errors, the cost and the diagnostics."""
+def score_text(score: Any) -> str:
+    """The printed form of a `pg.Score`: the average with its errors, the cost and the diagnostics."""
     head = (
         f"{score.quantity} {'>=' if score.is_lower_bound else '='} {score.mean:.2f} nats per datum"
     )
@@ -56,7 +53,7 @@ def score_text(score: Score) -> str:
     return "\n".join(lines)
 
 
-def _scored_data(score: Score) -> str:
+def _scored_data(score: Any) -> str:
     """The measure, the transformation and the data of a score."""
     transformed = "" if score.transformation == "none" else f", {score.transformation}"
     return f"{score.measure}{transformed}, hash {score.data_hash}"
