@@ -87,7 +87,7 @@ def declare(
     as_activation(activation)  # raises an error if it is none
     if not isinstance(local, bool):
         raise TypeError(
-            f"declare: local must be True or False, got {local!r}. If a variable is meant, give it another "
+            f"declare: local must be True or False, got {local!r}. If you mean a variable, give it another "
             "name."
         )
     class_name = as_class_name(name)

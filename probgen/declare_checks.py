@@ -25,7 +25,7 @@ def as_class_name(name: Any) -> str:
         return DEFAULT_NAME
     if not isinstance(name, str):
         raise TypeError(
-            f'declare: name must be text such as "M2", got {name!r}. If a variable is meant, give it '
+            f'declare: name must be text such as "M2", got {name!r}. If you mean a variable, give it '
             "another name."
         )
     name = str.__str__(name)
@@ -100,7 +100,7 @@ def check_inferable(
                 p,
                 factor.column,
                 f"Nothing infers {name!r}, a {variables[name]!r}; add a guide factor "
-                f"q({name} | ...), or let the guide depend on {name} where it is data.",
+                f"q({name} | ...), or let the guide depend on {name} if it is data.",
             )
 
 

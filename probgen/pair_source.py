@@ -96,7 +96,7 @@ def _docstring(declaration: Declaration) -> str:
 def _local_attribute(declaration: Declaration) -> list[str]:
     if not declaration.local:
         return []
-    return ["    local = True  # latents that no data inform are meant", ""]
+    return ["    local = True  # latents that no data inform are intended", ""]
 
 
 def _constructor_arguments(declaration: Declaration) -> list[str]:

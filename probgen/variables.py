@@ -109,14 +109,14 @@ def read_variable(text: str, values: Tensor | None = None) -> Variable:
     name = name if name in FAMILIES else name.lower()
     if name not in FAMILIES:
         raise ValueError(
-            f"{text!r} is no variable: unknown family {name!r}, known are "
+            f"{text!r} is not a variable: unknown family {name!r}, known are "
             f"{', '.join(FAMILIES.names())}. Write family:shape, such as normal:8, bernoulli:1x28x28 "
             "or categorical:10; a family of your own is known after pg.register_family."
         )
     try:
         variable: Variable = FAMILIES.get(name).from_text_parts(parts, values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{text!r} is no variable: {str(error).removesuffix('.')}.") from error
+        raise ValueError(f"{text!r} is not a variable: {str(error).removesuffix('.')}.") from error
     return variable
 
 

@@ -32,7 +32,7 @@ def launched(environment: Mapping[str, str] | None = None) -> Launch | None:
     """What a launcher states about this process; `None` without a launcher, or with one process.
 
     torchrun sets RANK and WORLD_SIZE, srun SLURM_PROCID and SLURM_STEP_NUM_TASKS. A batch script of Slurm
-    that does not call srun is one process, whatever number of tasks it asked for.
+    that does not call srun is one process, even if it asked for several tasks.
 
     Example:
         >>> launched({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"})

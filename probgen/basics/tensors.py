@@ -84,8 +84,8 @@ def refuse_masked(value: Any, name: str, owner: str) -> None:
     if cells:
         raise ValueError(
             f"{owner}: {name} is a masked array with {cells} masked cells, whose mask would be lost. Fill "
-            f"them ({name}.filled(0.0)), or drop their rows (np.ma.compress_rows). Where labels are unknown, "
-            f"say so: pg.Dataset(..., observed={{{name!r}: ~np.ma.getmaskarray({name})}})."
+            f"them ({name}.filled(0.0)), or drop their rows (np.ma.compress_rows). Mark unknown "
+            f"labels: pg.Dataset(..., observed={{{name!r}: ~np.ma.getmaskarray({name})}})."
         )
 
 

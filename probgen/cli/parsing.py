@@ -24,7 +24,7 @@ def make_pair(
     model: str | None, p: str | None, q: str | None, var: Sequence[str], hidden: str | None,
     activation: str | None, data: Dataset, local: bool = False, name: str | None = None,
 ) -> pg.LatentVariableModel:  # fmt: skip
-    """A pair from a formula, a library name or a file, with shapes taken from data.
+    """A pair from a formula, a library name or a file, with the shapes of the data.
 
     Raises:
         ValueError: no model or two, an unknown one, or variables that cannot be read.
@@ -192,7 +192,7 @@ def _activation(text: str) -> Any:
     if text.lower() not in names:
         near = difflib.get_close_matches(text.lower(), names, 1)
         hint = f"; did you mean {names[near[0]]}?" if near else ", such as Tanh, ReLU or SiLU."
-        raise ValueError(f"--activation {text!r} is no nonlinearity of torch.nn{hint}")
+        raise ValueError(f"--activation {text!r} is not a nonlinearity of torch.nn{hint}")
     return getattr(torch.nn, names[text.lower()])
 
 

@@ -48,9 +48,7 @@ def evaluate(
             raise ValueError(f"--limit must be at least 1, got {limit}.")
         dataset = dataset.subset(slice(0, limit))
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", pg.UnreliableEstimateWarning
-        )  # the printed text contains it
+        warnings.simplefilter("ignore", pg.UnreliableEstimateWarning)  # it is in the text
         score = pg.log_marginal_likelihood(
             loaded.pair,
             dataset,

@@ -59,8 +59,8 @@ def has_header(path: Path, header: bool | None) -> bool:
 
     If the user does not decide, a line of numbers (or of words for missing values) is data, and a
     line of words is a header, even if four or more of its columns are named by their own numbers. A
-    line that may be either is
-    refused: words next to other numbers, years, and whole numbers in order such as 0, 1, 2.
+    line that may be either is refused: words next to other numbers, years, and whole numbers in
+    order such as 0, 1, 2.
 
     Args:
         path: the file.
@@ -79,7 +79,7 @@ def has_header(path: Path, header: bool | None) -> bool:
     if words and not missing and (not numbers or _numbered(cells)):
         return True
     if words:
-        reason = f"{words[0]!r} beside {(numbers or missing)[0]!r}"
+        reason = f"{words[0]!r} next to {(numbers or missing)[0]!r}"
     elif _counts_up(cells, [cell.strip() for cell in second]):
         reason = "whole numbers that may be years or numbers of columns"
     else:

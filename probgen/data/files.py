@@ -153,7 +153,7 @@ def _numpy_load(path: Path) -> Any:
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray) != (path.suffix == ".npy"):
-            raise ValueError("its content is not what its suffix says")
+            raise ValueError("its content does not match its suffix")
         return loaded if isinstance(loaded, np.ndarray) else dict(loaded.items())
     except Exception as error:  # NumPy raises zip, zlib, EOF, OS, syntax and value errors here
         raise ValueError(

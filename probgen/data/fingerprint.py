@@ -26,9 +26,8 @@ def fingerprint(values: Mapping[str, Tensor], observed: Mapping[str, Tensor] | N
             shape = (int(mask.sum()), *shape[1:])
         digest.update(f"{name}{shape}".encode())
         rows = torch.atleast_1d(value)
-        for start in range(
-            0, len(rows), HASHED_ROWS
-        ):  # converting all rows at once would need one or two further copies
+        # In blocks, since converting all rows at once would need one or two further copies.
+        for start in range(0, len(rows), HASHED_ROWS):
             part = rows[start : start + HASHED_ROWS].cpu().float()
             if mask is not None:
                 part = part[mask[start : start + HASHED_ROWS]]

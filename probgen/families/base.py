@@ -36,7 +36,7 @@ def _as_shape(event_shape: int | Sequence[int], owner: str) -> torch.Size:
         shape = torch.Size([as_int(size) for size in sizes])
     except TypeError:
         raise TypeError(
-            f"{owner}: event_shape must be an int or a tuple made of ints, got {event_shape!r}."
+            f"{owner}: event_shape must be an int or a tuple of ints, got {event_shape!r}."
         ) from None
     if any(size < 1 for size in shape):
         raise ValueError(f"{owner}: every size must be at least 1, got {event_shape!r}.")
@@ -58,7 +58,7 @@ class Variable:
         is_class: whether values index classes, and so are integers.
 
     Raises:
-        TypeError: the shape is not made of integers.
+        TypeError: the shape does not consist of integers.
         ValueError: the shape has a size below one.
 
     Example:
@@ -238,5 +238,5 @@ def read_size(text: str) -> int:
         ValueError: it is not a whole number from 1.
     """
     if not (text.isascii() and text.isdigit()) or not 0 < int(text[:12]) < LARGEST_SIZE:
-        raise ValueError(f"{text!r} is no size; sizes are whole numbers from 1, joined by x")
+        raise ValueError(f"{text!r} is not a size; sizes are whole numbers from 1, joined by x")
     return int(text)

@@ -13,7 +13,7 @@ from probgen.pair import LatentVariableModel
 def check_informed(
     pair: LatentVariableModel, trace: PairTrace, known: Collection[str], owner: str
 ) -> None:
-    """Refuse to learn a latent with one guide for all data, unless the pair says `local = True`.
+    """Refuse to learn a latent with one guide for all data, unless the pair has `local = True`.
 
     Such a guide is valid but rarely intended: each datum draws the latent anew, and no datum
     informs it. Usually one value for all data is intended, such as the weights of a regression, and

@@ -77,7 +77,7 @@ class PairTrace:
             )
 
     def allowed(self, name: str) -> Tensor | None:
-        """Which classes of a summed variable are possible for each datum, or `None` where all are.
+        """Which classes of a summed variable are possible for each datum, or `None` if all are.
 
         A row with a label allows only that class: shape `(classes, 1..., data)`.
         """

@@ -31,7 +31,7 @@ class ADGM(LatentVariableModel):
             class.
 
     Raises:
-        TypeError: y is no scalar `pg.Categorical`.
+        TypeError: y is not a scalar `pg.Categorical`.
         ValueError: class_prior is none of these.
 
     References:

@@ -39,7 +39,7 @@ def prior_of_classes(y: Variable, prior: Any, owner: str) -> Conditional:
         owner: the model, for messages.
 
     Raises:
-        TypeError: y is no scalar `pg.Categorical`.
+        TypeError: y is not a scalar `pg.Categorical`.
         ValueError: another word, or numbers that are not probabilities.
     """
     as_class(y, owner)

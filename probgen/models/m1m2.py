@@ -37,7 +37,7 @@ class M1M2(LatentVariableModel):
             class.
 
     Raises:
-        TypeError: y is no scalar `pg.Categorical`.
+        TypeError: y is not a scalar `pg.Categorical`.
         ValueError: class_prior is none of these.
 
     References:

@@ -122,7 +122,7 @@ def importance_weights(
 
 
 def _number(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], colour: Any) -> None:
-    """Number points, each at the first position around it where no number or other point lies."""
+    """Number points, each at the first position around it that is free of numbers and points."""
     ax.autoscale_view()
     points = ax.transData.transform(np.stack([x, y], 1)) * 72 / ax.figure.dpi
     offsets = [(side * step, height) for step in (6, 16, 26, 36) for height in (2, -9, 13, -20, 24)

@@ -99,10 +99,8 @@ def scatter(
         xlabel = f"first principal component ({share[0]:.0%} of the variance)"
         ylabel = f"second principal component ({share[1]:.0%})"
     colours, different = palette(), np.unique(kinds)
-    beside = (
-        1 + (len(different) - 1) // 18
-    )  # columns of the legend; 18 lines fit beside the picture
-    names = short_names(list(different), 24 if beside == 1 else 30 // beside)
+    legend_columns = 1 + (len(different) - 1) // 18  # 18 lines fit next to the picture
+    names = short_names(list(different), 24 if legend_columns == 1 else 30 // legend_columns)
     for index, kind in enumerate(different):
         chosen = points[kinds == kind]
         colour = colours[index % len(colours)]
@@ -115,7 +113,7 @@ def scatter(
     if labels is not None:
         ax.legend(
             title="class", frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5),
-            ncols=beside, fontsize=None if beside == 1 else "small", columnspacing=1.0,
+            ncols=legend_columns, fontsize=None if legend_columns == 1 else "small", columnspacing=1.0,
             handletextpad=0.2,
         )  # fmt: skip
     return ax

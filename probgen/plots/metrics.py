@@ -48,7 +48,7 @@ def metric_curves(
     if unknown or not names:
         raise ValueError(
             f"metric_curves: {result.pair.name} has no metric {', '.join(unknown) or 'at all'}; it has "
-            f"{', '.join(metrics) or 'none'}. Metrics are what an objective returns beside its value."
+            f"{', '.join(metrics) or 'none'}. Metrics are what an objective returns in addition to its value."
         )
     ax = axes(ax)
     epochs = np.arange(1, len(metrics[names[0]]) + 1)

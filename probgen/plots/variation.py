@@ -161,9 +161,8 @@ def _draw_traversal_images(
     places = [row * (height + 1) + height / 2 - 0.5 for row in range(len(traversal.elements))]
     ax.set_yticks(places, [f"{latent}[{int(element)}]" for element in traversal.elements])
     ticks = [0, steps // 2, steps - 1]
-    same_values = bool(
-        torch.allclose(values, values[:, :1])
-    )  # then one axis is enough for all rows
+    # With the same values one axis is enough for all rows.
+    same_values = bool(torch.allclose(values, values[:, :1]))
     if same_values and not torch.equal(values[:, 0], normal):
         words = _rounded(values[ticks, 0])
     else:

@@ -209,7 +209,7 @@ def _is_link(path: Path) -> RunError:
 
 
 def explained(error: OSError, path: Path) -> OSError:
-    """The same kind of error with a message that says what to do."""
+    """The same kind of error, with a message that states what to do."""
     hint = "Choose a folder that you can write to."
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         hint = "The disk is full: free some space. Files written before are whole."

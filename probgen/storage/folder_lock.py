@@ -85,7 +85,7 @@ class FolderLock:
         if identity != self._identity:
             raise RunError(
                 f"{self.folder} was removed or moved while the run trains in it ({reason}), so the run is "
-                "stopped and nothing more is written. The moved folder holds the last whole epoch: "
+                "stopped and nothing more is written. The moved folder holds the last complete epoch: "
                 "continue there with resume=True (--resume). If it was deleted, the pair that was given "
                 "to fit still has its weights."
             )

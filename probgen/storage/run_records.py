@@ -97,7 +97,7 @@ def _short(value: Any) -> str:
 def check_record(
     record: Mapping[str, Any], config: Mapping[str, Any], path: Path, kind: str
 ) -> None:
-    """Check that a file of tensors belongs to the run beside it, and is the file that its name says.
+    """Check that a file of tensors belongs to the run next to it, and is the file that its name states.
 
     Args:
         record: the record in the file.
@@ -110,7 +110,7 @@ def check_record(
     """
     if record.get("run") != config["run"]:
         raise RunError(
-            f"{path} belongs to another run than the config.json beside it. Put it back."
+            f"{path} belongs to another run than the config.json next to it. Put it back."
         )
     content = "score" if "score" in record else "checkpoint" if "optimizer" in record else "weights"
     if content != kind or (kind != "score" and "progress" not in record):
@@ -120,7 +120,7 @@ def check_record(
         )
     if record.get("model", digest := model_digest(config["model"])) != digest:
         raise RunError(
-            f"{path} holds weights of another model than the config.json beside it describes: one of "
+            f"{path} holds weights of another model than the config.json next to it describes: one of "
             "them was changed. Put it back."
         )
 

@@ -71,7 +71,7 @@ def build_from_file(
         path: the file.
         builder: name of a function, a class or a pair that the file defines.
         content: the bytes of the file.
-        folder_first: modules beside the file take precedence over installed ones, as for a script.
+        folder_first: modules next to the file take precedence over installed ones, as for a script.
     """
     target_name = f"{path.name}:{builder}"
     digest = hashlib.sha256(content).hexdigest()

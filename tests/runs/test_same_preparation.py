@@ -132,7 +132,7 @@ def test_many_classes_are_compared_to_the_last(tmp_path: Path) -> None:
     )
     run = pg.load_run(tmp_path / "r")
     run.load_other(str(write("b.csv", "z")))
-    with pytest.raises(pg.RunError, match="Code both alike"):
+    with pytest.raises(pg.RunError, match="Code both in the same way"):
         run.load_other(str(write("c.csv", "zz")))
 
 

@@ -170,7 +170,7 @@ def _mean_in(trace: Any, pair: LatentVariableModel, name: str, owner: str) -> Te
     """The mean of a variable's distribution in a trace of the model."""
     site = trace.nodes.get(name)
     if site is None or site["type"] != "sample":
-        raise ValueError(f"{owner}: {name!r} is no variable of {pair.name}.")
+        raise ValueError(f"{owner}: {name!r} is not a variable of {pair.name}.")
     if is_class(pair.variables.get(name)):
         raise ValueError(f"{owner}: {name} consists of classes, which have no mean.")
     return mean_of(site["fn"], name, owner, pair.variables.get(name))

@@ -164,5 +164,5 @@ def _is_class(fn: Any) -> bool:
 
 
 def device_of(dataset: Dataset) -> torch.device:
-    """Where the values lie."""
+    """The device of the values."""
     return next(iter(dataset.values.values())).device
