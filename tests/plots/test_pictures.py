@@ -108,11 +108,11 @@ def test_metrics_are_drawn_apart_from_the_objective(fitted: Any) -> None:
     ax = pg.plots.learning_curve(curves)
     assert ax.figure.axes == [ax] and ax.get_ylabel() == "objective (nats per datum)"
     ax = pg.plots.metric_curves(curves)
-    drawn = {line.get_label(): list(line.get_ydata()) for line in ax.get_lines()[:2]}
+    drawn = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in ax.get_lines()[:2]}
     assert drawn == {name: curves.metrics[name] for name in ("D(x)", "D(G(z))")}
     assert ax.get_ylim() == (0, 1) and ax.get_lines()[2].get_ydata() == [0.5, 0.5]
     (line,) = pg.plots.metric_curves(curves, ["loss"]).get_lines()
-    assert list(line.get_ydata()) == curves.metrics["loss"]
+    assert np.asarray(line.get_ydata()).tolist() == curves.metrics["loss"]
     with pytest.raises(ValueError, match=r"has no metric kl; it has D\(x\), D\(G\(z\)\), loss"):
         pg.plots.metric_curves(curves, ["kl"])
 
