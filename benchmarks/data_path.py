@@ -288,8 +288,11 @@ class _Body:
             return not (isinstance(node.func, ast.Name) and node.func.id in SAYS)
         ways = [(p, set(_passed(p, node.args, given, keywords))) for p in places]
         ways = [(place, passed) for place, passed in ways if passed]
-        returned = self.path.follow(*max(ways, key=self.path.length)) if ways else own
-        return named if ways and self._makes_a_record(ways[0][0]) else returned
+        if not ways:
+            return own
+        longest = max(ways, key=self.path.length)
+        returned = self.path.follow(*longest)
+        return named if self._makes_a_record(longest[0]) else returned
 
     def _makes_a_record(self, place: Place) -> bool:
         """Whether a class method returns a new object of its class, which is a dataclass."""

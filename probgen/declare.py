@@ -198,7 +198,7 @@ def _warn_of_uninformed(pair: LatentVariableModel) -> None:
     if names:
         factors = product("q", {n: f.parents for n, f in pair.factors("q").items() if n in names})
         warn(
-            f"declare: {', '.join(names)} is drawn again for each datum, and the guide {factors} depends "
+            f"declare: {', '.join(names)} is drawn anew for each datum, and the guide {factors} depends "
             "on no data: this is not one value for all data, such as the weights of a regression, which "
             "pairs do not have yet. fit refuses the pair unless local=True says that it is intended."
         )

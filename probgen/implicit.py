@@ -10,7 +10,7 @@ from torch import Tensor
 from probgen.conditionals import Conditional
 from probgen.generative import GenerativeModel, num_parameters
 from probgen.pair import LatentVariableModel
-from probgen.point_mass import PointMass
+from probgen.point_mass import point_masses
 
 
 class ImplicitModel(GenerativeModel):
@@ -43,7 +43,8 @@ class ImplicitModel(GenerativeModel):
     @property
     def latents(self) -> dict[str, Conditional]:
         """The priors of the latents, by name."""
-        return {n: f for n, f in self.factors("p").items() if not isinstance(f.variable, PointMass)}
+        factors = self.factors("p")
+        return {n: f for n, f in factors.items() if n not in point_masses(factors)}
 
     @property
     def generators(self) -> dict[str, Conditional]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from probgen.basics.randomness import fixed_seed
 from probgen.basics.settings import evaluation
 from probgen.generative import GenerativeModel, num_parameters
-from probgen.point_mass import PointMass
+from probgen.point_mass import point_masses
 from probgen.structure import sites_of, uninformed
 from probgen.variables import Variable
 
@@ -104,7 +104,9 @@ class LatentVariableModel(GenerativeModel):
         free = {*self.factors("q"), *self._sites_without_factor("q"), *self.summed_names}
         return [name for name in self.variables if name not in free]
 
-    def uninformed_names(self, given: Iterable[str] = ()) -> list[str]:
+    def uninformed_names(
+        self, given: Iterable[str] = (), constant: Iterable[str] = ()
+    ) -> list[str]:
         """Latents whose guide sees no data that depend on them: one guide for all data, as in q(w).
 
         They are read from the conditionals `p_x`, `q_z`; what a guide computes without a
@@ -112,9 +114,10 @@ class LatentVariableModel(GenerativeModel):
 
         Args:
             given: names of variables that are data, though the guide could infer them.
+            constant: names of inputs that have the same value for all data.
         """
         unknown = self._sites_without_factor("p") | self._sites_without_factor("q")
-        return uninformed(self._parents("p"), self._parents("q"), given, unknown)
+        return uninformed(self._parents("p"), self._parents("q"), given, unknown, constant)
 
     def _sites_without_factor(self, prefix: str) -> frozenset[str]:
         """Variables that the model or the guide samples without a conditional `p_x` or `q_x`.
@@ -169,8 +172,7 @@ class LatentVariableModel(GenerativeModel):
             same = ", with one guide for all data" if same_guide else ""
             return f"summed out exactly over {classes} classes{by}{same}"
         if name not in self.data_names:
-            factor = self.factors("q").get(name)
-            if factor is not None and isinstance(factor.variable, PointMass):
+            if name in point_masses(self.factors("q")):
                 return "computed by the guide: a point mass"
             gradient = ", score-function gradient" if variable.discrete else ""
             if same_guide:

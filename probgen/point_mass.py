@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyro.distributions as dist
@@ -82,6 +83,11 @@ class PointMass(Variable):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PointMass) and self.variable == other.variable
+
+
+def point_masses(factors: Mapping[str, Any]) -> set[str]:
+    """Names of the variables whose conditional is a point mass: a function of its parents."""
+    return {name for name, factor in factors.items() if isinstance(factor.variable, PointMass)}
 
 
 def is_point_mass(distribution: torch.distributions.Distribution) -> bool:

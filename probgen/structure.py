@@ -27,15 +27,20 @@ def ancestors(graph: Graph, name: str) -> set[str]:
 
 
 def uninformed(
-    p: Graph, q: Graph, given: Iterable[str] = (), unknown: Iterable[str] = ()
+    p: Graph,
+    q: Graph,
+    given: Iterable[str] = (),
+    unknown: Iterable[str] = (),
+    constant: Iterable[str] = (),
 ) -> list[str]:
     """Latents whose guide sees no data with information about them beyond their prior.
 
     Data inform a latent if they depend on it or on one of its ancestors. The ancestors themselves,
     such as a class or an input, do not: p(u | g) depends on them already. So a guide q(w) is
     one distribution for all data, and q(u | g) one for all data of a class. An auxiliary latent, on
-    which nothing depends, is informed by whatever its guide sees. A variable that the model does not
-    mention, such as a corrupted copy of the data, counts as data that inform a latent.
+    which nothing depends, is informed by whatever its guide sees. An input of the guide that no
+    conditional of the model has, such as a corrupted copy of the data, counts as data that inform a
+    latent, unless it is constant.
 
     Args:
         p: the model.
@@ -43,9 +48,10 @@ def uninformed(
         given: variables with a guide factor that are given as data.
         unknown: variables that the pair samples although `p` or `q` has no factor for them. Latents
             that may be informed through them are not returned.
+        constant: inputs that have the same value for all data.
     """
     missing, unknown = q.keys() - set(given), set(unknown)
-    mentioned = set(p).union(*p.values(), q)
+    uninformative = set(p).union(*p.values(), q, constant)
     names = []
     for name in (name for name in q if name in missing and name in p):
         seen = ancestors(q, name)
@@ -53,7 +59,7 @@ def uninformed(
         informative = set(p)
         if not unknown and any(name in ancestors(p, v) for v in p):
             informative = {v for v in p if v not in own and ancestors(p, v) & own}
-        if not seen & unknown and not seen & informative - missing and seen <= mentioned:
+        if not seen & unknown and not seen & informative - missing and seen <= uninformative:
             names.append(name)
     return names
 

@@ -37,7 +37,7 @@ def rows(n: int = 12) -> dict[str, torch.Tensor]:
 
 
 def test_one_guide_for_all_data_is_refused_unless_it_is_meant() -> None:
-    with pytest.warns(UserWarning, match=r"w is drawn again for each datum, and the guide q\(w\)"):
+    with pytest.warns(UserWarning, match=r"w is drawn anew for each datum, and the guide q\(w\)"):
         pair = regression()
     assert "drawn anew for each datum, from one guide for all data" in repr(pair)
     with pytest.raises(
@@ -132,7 +132,7 @@ def test_a_latent_is_informed_by_what_it_correlates_with() -> None:
 
 def test_a_label_that_is_given_is_not_a_latent() -> None:
     """q(y) is one guess for all unlabelled data; where all have labels it does no harm."""
-    with pytest.warns(UserWarning, match="y is drawn again"):
+    with pytest.warns(UserWarning, match="y is drawn anew"):
         pair = pg.declare(
             "p(y) p(z) p(x | y, z)", "q(y) q(z | x, y)", hidden=(),
             y=pg.Categorical(2), z=pg.Normal(1), x=pg.Normal(2),
@@ -428,3 +428,35 @@ def test_an_input_of_the_guide_alone_informs() -> None:
     assert uninformed(model, {"z": ("x_in",)}) == []
     assert uninformed(model, {"z": ("c",)}) == ["z"]
     assert uninformed(model, {"z": ()}) == ["z"]
+
+
+def test_a_constant_input_of_the_guide_informs_nothing() -> None:
+    """q(w | t) is one distribution for all data if t is constant, also if no conditional has t."""
+    assert uninformed({"w": (), "x": ("w",)}, {"w": ("t",)}, constant=["t"]) == ["w"]
+
+
+class InputOfTheGuide(pg.LatentVariableModel):
+    """p(w) p(x | w) with the guide q(w | t), where the model does not use t."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p_w = pg.Conditional(pg.Normal(1))
+        self.p_x = pg.Conditional(pg.Normal(1), {"w": pg.Normal(1)}, hidden=())
+        self.q_w = pg.Conditional(pg.Normal(1), {"t": pg.Normal(1)}, hidden=())
+
+    def model(self, x: Any = None, w: Any = None, t: Any = None) -> None:
+        with pyro.plate("data", self.batch_size(x=x, w=w, t=t), dim=-1):
+            w = pyro.sample("w", self.p_w(), obs=w)
+            pyro.sample("x", self.p_x(w=w), obs=x)
+
+    def guide(self, x: Any = None, w: Any = None, t: Any = None) -> None:
+        with pyro.plate("data", self.batch_size(x=x, w=w, t=t), dim=-1):
+            if w is None:
+                pyro.sample("w", self.q_w(t=t))
+
+
+def test_fit_refuses_a_guide_with_a_constant_input() -> None:
+    x = torch.randn(8, 1)
+    assert pg.fit(InputOfTheGuide(), {"x": x, "t": x + 1}, num_epochs=1, **QUIET).elbo
+    with pytest.raises(ValueError, match="no data inform w"):
+        pg.fit(InputOfTheGuide(), {"x": x, "t": torch.ones(8, 1)}, num_epochs=1, **QUIET)

@@ -256,8 +256,8 @@ def test_any_module_is_a_network() -> None:
         (lambda: pg.Normal(0), "at least 1"),
         (lambda: pg.Normal(2.5), "int or a tuple"),  # type: ignore[arg-type]
         (lambda: pg.Normal("3"), "int or a tuple"),  # type: ignore[arg-type]
-        (lambda: pg.Normal((2, 2.5)), "made of ints"),  # type: ignore[arg-type]
-        (lambda: pg.Normal(True), "made of ints"),
+        (lambda: pg.Normal((2, 2.5)), "an int or a tuple of ints"),  # type: ignore[arg-type]
+        (lambda: pg.Normal(True), "an int or a tuple of ints"),
         (lambda: pg.Normal(2, scale="netwrok"), "scale='netwrok' is unknown"),  # type: ignore[arg-type]
         (lambda: pg.Normal(2, scale=0), "above 0"),
         (lambda: pg.Normal(2, scale=float("nan")), "above 0"),

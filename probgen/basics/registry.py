@@ -26,7 +26,7 @@ class _Entry:
 
 
 class Registry:
-    """Things of one kind by name, matching in the files of a package or registered by a user.
+    """Things of one kind by name, found in the files of a package or registered by a user.
 
     A file of the package is one thing if it defines one of these at its top level: a
     constant, or, with `bases`, a public class that derives from one of them. The thing's name is

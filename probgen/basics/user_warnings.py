@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import warnings
 
-PACKAGE = __name__.partition(".")[0]
+SKIPPED = (__name__.partition(".")[0], "torch", "contextlib")
+"""Packages whose lines are skipped: this one, and those of decorators such as `torch.no_grad()`."""
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the first line outside of this package, however many calls lie between.
+    """Warn at the first line outside of this package and PyTorch, however many calls lie between.
 
     `warnings` shows a message once per line, so users also see one for each of their own calls.
 
@@ -24,5 +25,5 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def _is_inside(names: dict[str, object]) -> bool:
-    """Whether the global names of a frame are those of a module of this package."""
-    return str(names.get("__name__")).partition(".")[0] == PACKAGE
+    """Whether the global names of a frame are those of a module whose lines are skipped."""
+    return str(names.get("__name__")).partition(".")[0] in SKIPPED

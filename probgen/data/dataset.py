@@ -98,14 +98,19 @@ class Dataset(FieldViews):
 
     def _set(self, fields: Mapping[str, Field], name: str, owner: str) -> None:
         """Check the records, and set the attributes; see `from_fields`."""
-        if not fields:
+        if not isinstance(fields, Mapping) or not fields:
+            got = "no variable" if fields == {} else type(fields).__name__
             raise TypeError(
-                f"{owner}: data must be a dict of arrays by variable name, such as {{'x': x}}, got "
-                "nothing."
+                f"{owner}: data must be a dict of arrays by variable name, such as {{'x': x}}, got {got}."
             )
-        for variable in fields:
+        for variable, field in fields.items():
             if not isinstance(variable, str):
                 raise TypeError(f"{owner}: variables need names such as 'x', got {variable!r}.")
+            if not isinstance(field, Field):
+                raise TypeError(
+                    f"{owner}: {variable} must be a pg.Field, such as pg.Field(values), got "
+                    f"{type(field).__name__}."
+                )
         checked = {variable: field.checked(variable, owner) for variable, field in fields.items()}
         sizes = {variable: len(field) for variable, field in checked.items()}
         if len(set(sizes.values())) > 1:

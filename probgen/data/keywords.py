@@ -56,9 +56,9 @@ def fields_of(
 
 def _start(values: Any, fields: Mapping[str, Field] | None) -> dict[str, Field]:
     """A record for each variable: of the values, with the other entries of the fields if there are any."""
-    if values is None and fields:
+    if values is None and fields is not None:
         return dict(fields)
-    if not isinstance(values, Mapping) or not values:
+    if not isinstance(values, Mapping):
         raise TypeError(
             f"Dataset: values must be a dict of arrays by variable name, such as {{'x': x}}, "
             f"got {type(values).__name__}."

@@ -103,7 +103,7 @@ def _of_text(y: Array, file: str) -> tuple[NDArray[np.bool_], NDArray[Any], list
     names, codes = np.unique(text[known], return_inverse=True)
     listed = names.tolist()
     if len(listed) < len(set(given[known].tolist())):
-        _warn(
+        warn(
             f"load: labels of {file} that differ only in spaces at their ends are taken as one class."
         )
     numbers = {name: _number(name) for name in listed}
@@ -112,7 +112,7 @@ def _of_text(y: Array, file: str) -> tuple[NDArray[np.bool_], NDArray[Any], list
     missing = [name for name in listed if name.lower() in MISSING]
     others = [name for name in listed if name.lower() not in MISSING]
     if missing and others and all(numbers[name] is not None for name in others):
-        _warn(
+        warn(
             f"load: {missing[0]!r} is a class among the labels of {file}, whose others are numbers. Leave "
             "cells empty where a label is unknown."
         )
@@ -140,7 +140,7 @@ def _of_numbers(
     seen: dict[Decimal, str] = {}
     for name, number in numeric.items():
         if number in seen:
-            _warn(
+            warn(
                 f"load: the labels {seen[number]!r} and {name!r} of {file} are the same number written in "
                 "two ways, and are taken as two classes. Write them in one way if they are one class."
             )
@@ -159,7 +159,3 @@ def _of_numbers(
 
 def _number(text: str) -> Decimal | None:
     return Decimal(text) if NUMBER.fullmatch(text) else None
-
-
-def _warn(message: str) -> None:
-    warn(message)

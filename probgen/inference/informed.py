@@ -11,7 +11,11 @@ from probgen.pair import LatentVariableModel
 
 
 def check_informed(
-    pair: LatentVariableModel, trace: PairTrace, known: Collection[str], owner: str
+    pair: LatentVariableModel,
+    trace: PairTrace,
+    known: Collection[str],
+    constant: Collection[str],
+    owner: str,
 ) -> None:
     """Refuse to learn a latent with one guide for all data, unless the pair has `local = True`.
 
@@ -23,6 +27,7 @@ def check_informed(
         pair: the pair.
         trace: a trace of guide and model on two data.
         known: variables that are given for all data.
+        constant: inputs that have the same value for all data.
         owner: the function that the message names.
 
     Raises:
@@ -31,7 +36,7 @@ def check_informed(
     if pair.local:
         return
     latents = [name for name in trace.guide if name in trace.model and name not in known]
-    names = [name for name in pair.uninformed_names(known) if name in latents]
+    names = [name for name in pair.uninformed_names(known, constant) if name in latents]
     if trace.num_data > 1:
         without_factor = (name for name in latents if name not in pair.factors("q"))
         names += [name for name in without_factor if _is_shared(trace.guide[name])]

@@ -52,7 +52,10 @@ def check_given(pair: Any, data: Any, devices: int, group: Group | None) -> bool
             with a wrong shape or values outside the support.
     """
     if isinstance(data, Splits):
-        _check_parts(pair, data, "fit")
+        if (
+            group is None or not group.spawned
+        ):  # otherwise the process that started them has done so
+            _check_parts(pair, data, "fit")
         return False
     streamed = _is_stream(data)
     if streamed and (devices > 1 or group is not None):
@@ -65,7 +68,7 @@ def check_given(pair: Any, data: Any, devices: int, group: Group | None) -> bool
 
 
 def _is_stream(data: Any) -> bool:
-    if isinstance(data, (Tensor, Mapping, Dataset, str)) or hasattr(data, "__array__"):
+    if isinstance(data, (Tensor, Mapping, Dataset, str, type)) or hasattr(data, "__array__"):
         return False
     return hasattr(data, "__iter__") and not _is_one_array(data)
 
@@ -113,7 +116,10 @@ def prepare(
         sites = trace.model
         if learning and probe:
             complete = [n for n in dataset.values if n not in masks or bool(masks[n].all())]
-            check_informed(pair, trace, complete, owner)
+            conditional = {**pair.factors("p"), **pair.factors("q")}
+            inputs = [name for name in dataset.values if name not in conditional]
+            constant = [name for name in inputs if _is_constant(dataset[name])]
+            check_informed(pair, trace, complete, constant, owner)
     for name in dataset.values:
         _check_variable(pair, dataset, name, sites.get(name), dtype, owner, warn=probe)
     converted = {n: convert(v, variables.get(n), dtype) for n, v in dataset.values.items()}
@@ -180,6 +186,11 @@ def _select(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:
             check_shape(value, variables[name], name, owner, pair.name)
     fields = {n: replace(dataset.fields[n], observed=masks.get(n)) for n in selected}
     return Dataset.from_fields(fields, dataset.name)
+
+
+def _is_constant(value: Tensor) -> bool:
+    """Whether all data have the same value."""
+    return bool((value == value[:1]).all())
 
 
 def _as_dataset(pair: LatentVariableModel, data: Any, owner: str) -> Dataset:

@@ -16,7 +16,7 @@ from probgen.inference.queries.decode import decode_draws
 from probgen.inference.queries.posterior import reconstruct
 from probgen.pair import LatentVariableModel
 from probgen.plots.style import axes
-from probgen.point_mass import PointMass
+from probgen.point_mass import point_masses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -178,7 +178,7 @@ def samples(
     if given:
         pixels = pixels.flatten(0, 1)
     title = f"{kind} {len(pixels)} draws from the prior of {pair.name}"
-    if factor is not None and isinstance(factor.variable, PointMass):
+    if name in point_masses(pair.factors("p")):
         title = f"{len(pixels)} samples of {pair.name}"
     return images(pixels.detach().cpu(), columns=columns, title=title, limits=limits, ax=ax)
 

@@ -14,7 +14,7 @@ from probgen.inference.queries.posterior import encode
 from probgen.pair import LatentVariableModel
 from probgen.plots.images import named_data
 from probgen.plots.style import axes, palette, short_names
-from probgen.point_mass import PointMass
+from probgen.point_mass import point_masses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,9 +59,7 @@ def latent_scatter(
     if latent not in latents:
         raise ValueError(f"latent_scatter: no latent {latent!r} among {', '.join(latents)}.")
     ax = scatter(latents[latent], labels, latent=latent, ax=ax)
-    factor = pair.factors("q").get(latent)
-    point_mass = factor is not None and isinstance(factor.variable, PointMass)
-    kind = "Codes" if point_mass else "Posterior means of"
+    kind = "Codes" if latent in point_masses(pair.factors("q")) else "Posterior means of"
     ax.set_title(f"{kind} {latent} under {pair.name}")
     return ax
 

@@ -27,7 +27,7 @@ from probgen.plots.latents import latent_scatter
 from probgen.plots.metrics import metric_curves
 from probgen.plots.tables import draws, elements
 from probgen.plots.variation import manifold, traversals
-from probgen.point_mass import PointMass
+from probgen.point_mass import point_masses
 from probgen.runs.run import Run
 
 QUICK_DATA, QUICK_SAMPLES = 500, 500
@@ -80,7 +80,7 @@ class PictureChoice:
             choice._add_data(name, is_images)
             choice._add_latents(name, is_images)
             choice._add_weights(name, is_images)
-            if _has_point_mass(pair):
+            if point_masses(pair.factors("q")):
                 reason = "the codes of an autoencoder are not distributed like the prior"
                 for picture in ("samples", "manifold", "traversals"):
                     choice.pictures.pop(picture, None)
@@ -243,11 +243,6 @@ def _has_quantiles(pair: LatentVariableModel, latent: str, data: Dataset) -> boo
     except ValueError:
         return False
     return True
-
-
-def _has_point_mass(pair: LatentVariableModel) -> bool:
-    """Whether the guide computes a latent as a deterministic function of the data."""
-    return any(isinstance(f.variable, PointMass) for f in pair.factors("q").values())
 
 
 def _needs_class(pair: LatentVariableModel, data: Dataset) -> bool:

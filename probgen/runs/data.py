@@ -40,7 +40,7 @@ def reload_data(path: Path, config: Mapping[str, Any], pair: LatentVariableModel
     source = config["data"]["source"]
     if source is None:
         raise RunError(
-            f"{path} was trained on arrays, whose origin it does not know. Score them "
+            f"{path} was trained on arrays and does not record where they came from. Score them "
             "from Python: pg.log_marginal_likelihood(run.pair, data); or name a file that holds them."
         )
     with _source_errors(path, source):

@@ -68,7 +68,7 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any]:
 def quantity_of(config: Mapping[str, Any], progress: Mapping[str, Any]) -> str:
     """The name of the value that a run maximized, such as `"ELBO"`.
 
-    Version 0.1.0 did not record it. Its objectives were ELBOs, `SemiSupervised` and functions.
+    Older runs did not record it. Their objectives were ELBOs, `SemiSupervised` and functions.
 
     Args:
         config: the configuration of the run.

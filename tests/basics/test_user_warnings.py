@@ -24,7 +24,7 @@ def test_a_score_and_a_declaration() -> None:
     with pytest.warns(pg.UnreliableEstimateWarning) as record:
         pg.log_marginal_likelihood(vae, torch.ones(8, 6), num_samples=2, device="cpu")
     assert names_this_file(record.list, "")
-    with pytest.warns(UserWarning, match="drawn again for each datum") as record:
+    with pytest.warns(UserWarning, match="drawn anew for each datum") as record:
         pg.declare("p(w) p(x | w)", "q(w)", w=pg.Normal(1), x=pg.Normal(1))
     assert names_this_file(record.list, "declare")
 
@@ -41,3 +41,13 @@ def test_a_fit_and_a_classifier() -> None:
     with pytest.warns(UserWarning, match="one class|read as|unlabelled") as record:
         classifier.fit(x.numpy() % 7, [-1 if label == 0 else 1 for label in y])
     assert {Path(w.filename).name for w in record} == {Path(__file__).name}
+
+
+def test_a_method_with_a_decorator_of_torch() -> None:
+    """The line is not that of the decorator."""
+    fa = pg.models.FactorAnalysis(x=pg.Normal(3), z=pg.Normal(1)).double()
+    x = torch.randn(50, 3, dtype=torch.float64)
+    for _ in range(2):  # with the default filters a message is shown once per line
+        with pytest.warns(UserWarning, match="not converged") as record:
+            fa.set_maximum_likelihood(x, max_iterations=1)
+        assert names_this_file(record.list, "not converged")

@@ -119,7 +119,7 @@ def test_fingerprints_tell_data_apart() -> None:
     ("make", "message"),
     [
         (lambda: pg.Dataset(torch.ones(3)), "values must be a dict"),  # type: ignore[arg-type]
-        (lambda: pg.Dataset({}), "values must be a dict"),
+        (lambda: pg.Dataset({}), "must be a dict of arrays by variable name, .* got no variable"),
         (lambda: pg.Dataset({"x": torch.ones(0, 2)}), "is empty; give at least one datum"),
         (lambda: pg.Dataset({"x": torch.ones(3), "y": torch.ones(4)}), "x has 3, y has 4"),
         (lambda: pg.Dataset({"x": torch.tensor(3.0)}), "first dim is the data"),

@@ -139,7 +139,9 @@ def test_data_that_changed_since(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(FileNotFoundError, match="there is no file"):
         pg.load_run(tmp_path / "run").load_data()
-    with pytest.raises(pg.RunError, match="trained on arrays, whose origin it does not know"):
+    with pytest.raises(
+        pg.RunError, match="trained on arrays and does not record where they came from"
+    ):
         pg.load_run(small_run(tmp_path / "arrays")).load_data()
 
 

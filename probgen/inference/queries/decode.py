@@ -144,7 +144,7 @@ def mean_of(fn: Any, name: str, owner: str, variable: Variable | None = None) ->
         mean = fn.mean if variable is None else variable.reconstruction(fn)
     if mean is None or bool(mean.isnan().all()):
         raise ValueError(
-            f"{owner}: {name} is drawn from {family_name(fn)}, which has no mean in closed form.  "
+            f"{owner}: {name} is drawn from {family_name(fn)}, which has no mean in closed form. "
             f"Choose a family that has one, such as pg.Normal, or average draws of {name} yourself."
         )
     return mean

@@ -117,12 +117,12 @@ def _validation_data(splits: Splits | None, objective: Objective, settings: Sett
             "validation=None, and watch the training by metrics or a callback."
         )
     if settings.patience is not None and data is None:
-        way_out = (
+        advice = (
             "give validation=..., or Splits with a validation part (pg.Dataset.split)"
             if objective.has_validation
             else f"and the objective {type(objective).__name__} has no value of it; use patience=None"
         )
-        raise ValueError(f"fit: patience={settings.patience} needs validation data; {way_out}.")
+        raise ValueError(f"fit: patience={settings.patience} needs validation data; {advice}.")
     return data
 
 

@@ -110,8 +110,8 @@ def fit(
             the first one writes and prints.
         seed: of batches, draws and validation; the global random state stays as it was.
         run_dir: a folder for the run: configuration, weights, metrics, figures, and a checkpoint
-            after every epoch, so that a crash loses no whole epoch. `pg.load_run` reads it.
-        resume: continue the run in `run_dir` after its last whole epoch, or start it if there is none
+            after every epoch, so that a crash loses no complete epoch. `pg.load_run` reads it.
+        resume: continue the run in `run_dir` after its last complete epoch, or start it if there is none
             yet. On a CPU the weights are the same to the bit as without the interruption (if an
             iterable of batches yields the same ones in an epoch). Only `num_epochs`, `patience` and
             `device` may differ from before; steps are compiled if they were before.
@@ -134,7 +134,7 @@ def fit(
         RunError: (a `ValueError`) `run_dir` contains another run, or a damaged one.
         OSError: `run_dir` cannot be written, or the disk is full.
         ImportError: several devices without lightning-fabric.
-        RuntimeError: one of several processes died; the last whole epoch is in `run_dir`.
+        RuntimeError: one of several processes died; the last complete epoch is in `run_dir`.
         MemoryError: the device has too little memory; the message says which setting needs less.
 
     Warns:
@@ -229,8 +229,8 @@ def _put_back_on_error(pair: nn.Module) -> Iterator[None]:
 def _what_is_kept(settings: Settings) -> str:
     """What to do after one of several processes has died, in words."""
     if settings.run_dir is None:
-        return "With run_dir=... the last whole epoch would be kept."
-    return f"The last whole epoch is in {settings.run_dir}: resume=True goes on from it."
+        return "With run_dir=... the last complete epoch would be kept."
+    return f"The last complete epoch is in {settings.run_dir}: continue it with resume=True."
 
 
 def _result_of_processes(

@@ -132,7 +132,7 @@ def check_progress(progress: Mapping[str, Any]) -> None:
         if len(curve) != epochs:
             raise ValueError(f"The metric {name} has {len(curve)} values for {epochs} epochs.")
     if not isinstance(progress.get("quantity", ""), str):
-        raise ValueError("The name of the training value is not a text.")
+        raise ValueError("The name of the training value is not text.")
     best, observed = progress.get("best_epoch", 0), progress.get("observed", ())
     if type(best) is not int or not 0 <= best <= epochs:
         raise ValueError(f"The best epoch is {best!r}, but there are {epochs} epochs.")
@@ -142,9 +142,9 @@ def check_progress(progress: Mapping[str, Any]) -> None:
             f"{progress['stopped']!r}."
         )
     if not isinstance(progress.get("device", ""), str) or not isinstance(observed, (list, tuple)):
-        raise ValueError("The device is not a text, or the observed variables are not a list.")
+        raise ValueError("The device is not text, or the observed variables are not a list.")
     if any(not isinstance(name, str) for name in observed):
-        raise ValueError("The names of the observed variables are not texts.")
+        raise ValueError("The names of the observed variables are not text.")
 
 
 def resume_progress(result: FitResult, progress: Mapping[str, Any]) -> None:
