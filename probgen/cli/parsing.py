@@ -52,7 +52,7 @@ def make_pair(
         if name is not None:
             networks["name"] = name
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "declare: .* is drawn again")  # `check_local` refuses
+            warnings.filterwarnings("ignore", "declare: .* is drawn anew")  # `check_local` refuses
             return pg.declare(p, q or "", local=local, **{**networks, **variables})
     if local or name is not None:
         raise ValueError("--local and --name are for a formula, given by --p and --q.")
