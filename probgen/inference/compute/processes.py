@@ -10,15 +10,23 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from probgen.basics.launcher import Launch, launched
+
+PATIENCE = timedelta(seconds=10)
+"""How long a process that ends waits for the others."""
+
+SECONDS_TO_RELEASE = 0.1
+"""How long the network threads may take to release their tensors after the last message."""
 
 _GROUP: ContextVar[Group | None] = ContextVar("group", default=None)
 
@@ -73,12 +81,22 @@ def _join(here: Launch) -> None:
             f"cannot be joined ({str(error).splitlines()[0]}). Check that MASTER_ADDR and MASTER_PORT name a "
             "machine and a free port that all processes can reach, or start one process only."
         ) from error
-    atexit.register(_leave)
+    atexit.register(leave)
 
 
-def _leave() -> None:
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+def leave() -> None:
+    """Leave the group at the end of the process, together with the others if they end as well.
+
+    A process whose connections are closed by another one may be aborted by its network threads. They
+    also release the tensors that they have sent, for which they need the interpreter: one that has
+    ended aborts the process.
+    """
+    if not distributed.is_initialized():
+        return
+    with suppress(RuntimeError):  # another process has died, or continues for longer
+        distributed.all_reduce(torch.zeros(1), async_op=True).wait(PATIENCE)
+    distributed.destroy_process_group()
+    time.sleep(SECONDS_TO_RELEASE)
 
 
 def _address_of_slurm() -> str:

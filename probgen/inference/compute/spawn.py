@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from probgen.basics.settings import same_environment
 from probgen.data.dataset import Dataset, Splits
-from probgen.inference.compute.processes import Group, check_not_launched, joined
+from probgen.inference.compute.processes import Group, check_not_launched, joined, leave
 from probgen.storage.files import read_tensors, write_tensors
 
 Outcome = tuple[dict[str, Tensor], dict[str, Any]]
@@ -154,9 +154,7 @@ class _Job:
         if group.rank == 0:
             on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
             write_tensors(Path(self.folder) / _STATE, on_cpu, record)
-        # If a process ends with open connections, its network threads may abort it.
-        distributed.barrier()
-        distributed.destroy_process_group()
+        leave()
 
 
 def _end_with_caller() -> None:
