@@ -164,7 +164,9 @@ def test_a_process_that_dies_leaves_the_last_epoch(tmp_path: Path) -> None:
                 "objective": objective, **more}  # fmt: skip
 
     x = structured(48)
-    with pytest.raises(RuntimeError, match=r"a process died.*SIGKILL.*continue it with resume=True"):
+    with pytest.raises(
+        RuntimeError, match=r"a process died.*SIGKILL.*continue it with resume=True"
+    ):
         pg.fit(vae(), x, **settings("a", NoiseOfData(dies_in_epoch=3)))
     run = pg.load_run(tmp_path / "a")
     assert len(run.result.elbo) == 2 and run.result.stopped == "interrupted"
