@@ -52,9 +52,8 @@ def check_given(pair: Any, data: Any, devices: int, group: Group | None) -> bool
             with a wrong shape or values outside the support.
     """
     if isinstance(data, Splits):
-        if (
-            group is None or not group.spawned
-        ):  # otherwise the process that started them has done so
+        # The process that starts others has checked the parts already.
+        if group is None or not group.spawned:
             _check_parts(pair, data, "fit")
         return False
     streamed = _is_stream(data)
